@@ -1,0 +1,370 @@
+//! The town's [`Sql`] over rusqlite, refusing what a Durable Object's SQLite refuses.
+//!
+//! A statement that passes here passes in workerd: the same limits, the same authorizer (no transactions by text, no
+//! `_cf_` names, few pragmas, no temporary objects, an allow-list of functions), the same narrow values. What it cannot
+//! do is count rows read; it collects the text of every statement instead, so that a test can demand of each that its
+//! plan scans no growing table ([`Sqlite::scans`]).
+
+use crate::plan::{names_of, offends, words};
+use crate::workerd;
+use gastown::town::sql::{Row, Sql, SqlError, Undo, Usage, Value};
+use rusqlite::{
+    Connection, Statement, fallible_iterator::FallibleIterator, hooks::AuthContext, params_from_iter, types::ValueRef,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// The largest whole number that a JavaScript number carries unharmed, which is how workerd hands integers over.
+const SAFE: i64 = (1 << 53) - 1;
+
+/// Prepared statements kept; more than the town has, so that none is prepared twice.
+const CACHED: usize = 1_000;
+
+/// How an injected failure behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SqlFault {
+    /// One statement fails, as by `SQLITE_TOOBIG`; the next ones work. The caller must cope.
+    Once,
+    /// It and everything after it fails until [`Sqlite::heal`], and what is not committed is lost: the object died here.
+    Broken,
+}
+
+/// One town's database.
+pub struct Sqlite {
+    conn: Connection,
+    /// The statement being prepared is ours, not a caller's.
+    trusted: Arc<AtomicBool>,
+    depth: Cell<u32>,
+    usage: Cell<Usage>,
+    /// Every statement text seen, by address: the texts are static.
+    texts: RefCell<HashMap<(usize, usize), &'static str>>,
+    fault: Cell<Option<(u64, SqlFault)>>,
+    broken: Cell<bool>,
+}
+
+impl Sqlite {
+    /// A fresh database that lives as long as this value.
+    ///
+    /// # Panics
+    /// If SQLite cannot be set up.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::over(Connection::open_in_memory().expect("an in-memory database opens"))
+    }
+
+    /// The database in a file, made if missing.
+    ///
+    /// # Panics
+    /// If the file cannot be opened.
+    #[must_use]
+    pub fn open(path: &Path) -> Self {
+        let conn = Connection::open(path).expect("the database file opens");
+        conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF").expect("the journal can be chosen");
+        Self::over(conn)
+    }
+
+    fn over(conn: Connection) -> Self {
+        conn.execute_batch("PRAGMA foreign_keys = ON").expect("foreign keys can be switched on");
+        workerd::limit(&conn).expect("the platform's limits can be set");
+        conn.set_prepared_statement_cache_capacity(CACHED);
+        let trusted = Arc::new(AtomicBool::new(false));
+        let ours = Arc::clone(&trusted);
+        conn.authorizer(Some(move |ctx: AuthContext<'_>| {
+            if ours.load(Ordering::Relaxed) {
+                rusqlite::hooks::Authorization::Allow
+            } else {
+                workerd::authorize(ctx.action)
+            }
+        }));
+        Self {
+            conn,
+            trusted,
+            depth: Cell::new(0),
+            usage: Cell::default(),
+            texts: RefCell::default(),
+            fault: Cell::new(None),
+            broken: Cell::new(false),
+        }
+    }
+
+    // ── for tests ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Reads rows behind the town's back: not counted, not recorded, not failed, and any text will do.
+    ///
+    /// # Panics
+    /// If the statement fails.
+    #[must_use]
+    pub fn peek(&self, sql: &str, args: &[Value]) -> Vec<Row> {
+        self.trusting(|| {
+            let mut stmt = self.conn.prepare(sql)?;
+            drain(&mut stmt, args)
+        })
+        .unwrap_or_else(|e| panic!("{sql}: {e}"))
+    }
+
+    /// Every row of every table in a fixed order: equal dumps, equal databases.
+    ///
+    /// # Panics
+    /// If a table cannot be read.
+    #[must_use]
+    pub fn dump(&self) -> String {
+        let tables = self.peek("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name", &[]);
+        let mut out = String::new();
+        for table in tables {
+            let table = table.text(0).expect("a table has a name");
+            let _ = writeln!(out, "── {table}");
+            let mut rows: Vec<String> =
+                self.peek(&format!("SELECT * FROM \"{table}\""), &[]).iter().map(|r| format!("{:?}", r.0)).collect();
+            rows.sort_unstable();
+            for row in rows {
+                let _ = writeln!(out, "{row}");
+            }
+        }
+        out
+    }
+
+    /// Makes the `nth` statement from now fail (1 is the next one).
+    pub fn fail_statement(&self, nth: u64, fault: SqlFault) {
+        self.fault.set(Some((nth.max(1), fault)));
+    }
+
+    /// Ends every injected failure.
+    pub fn heal(&self) {
+        self.fault.set(None);
+        self.broken.set(false);
+    }
+
+    /// True if a failure is armed that has not struck yet.
+    #[must_use]
+    pub fn fault_is_armed(&self) -> bool {
+        self.fault.get().is_some()
+    }
+
+    /// The text of every statement executed so far (scripts aside), each once, in alphabetical order.
+    #[must_use]
+    pub fn statements(&self) -> Vec<&'static str> {
+        self.texts.borrow().values().copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The lines of `EXPLAIN QUERY PLAN`.
+    ///
+    /// # Panics
+    /// If the statement does not compile.
+    #[must_use]
+    pub fn plan(&self, sql: &str) -> Vec<String> {
+        self.trusting(|| {
+            let mut stmt = self.conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+            let mut rows = stmt.raw_query();
+            let mut details = Vec::new();
+            while let Some(row) = rows.next()? {
+                details.push(row.get(3)?);
+            }
+            Ok(details)
+        })
+        .unwrap_or_else(|e: rusqlite::Error| panic!("{sql}: {e}"))
+    }
+
+    /// The statements executed so far that read all of a growing table: (statement, line of its plan).
+    ///
+    /// A line offends if it scans the table itself, scans it by an index made on the fly, or scans a whole index of it.
+    /// A scan of a *partial* index is what a rule is meant to do (the index holds only what is due), and one of a full
+    /// index is right under a `LIMIT` (the newest rows first): neither offends.
+    #[must_use]
+    pub fn scans(&self, growing: &[&str]) -> Vec<(&'static str, String)> {
+        let partial = self.partial_indexes();
+        let mut offending = Vec::new();
+        for sql in self.statements() {
+            let words = words(sql);
+            let names = names_of(&words, growing);
+            let limited = words.iter().any(|w| w.eq_ignore_ascii_case("limit"));
+            for line in self.plan(sql) {
+                if offends(&line, &names, &partial, limited) {
+                    offending.push((sql, line));
+                }
+            }
+        }
+        offending
+    }
+
+    fn partial_indexes(&self) -> BTreeSet<String> {
+        self.peek(
+            "SELECT i.name FROM sqlite_schema t, pragma_index_list(t.name) i WHERE t.type = 'table' AND i.partial = 1",
+            &[],
+        )
+        .iter()
+        .map(|row| row.text(0).expect("an index has a name").to_ascii_lowercase())
+        .collect()
+    }
+
+    // ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn trusting<T>(&self, body: impl FnOnce() -> T) -> T {
+        let before = self.trusted.swap(true, Ordering::Relaxed);
+        let out = body();
+        self.trusted.store(before, Ordering::Relaxed);
+        out
+    }
+
+    fn transaction(&self, text: &'static str) -> Result<(), SqlError> {
+        self.trusting(|| self.conn.prepare_cached(text).and_then(|mut s| s.raw_execute().map(|_| ()))).map_err(told)
+    }
+
+    /// Counts a statement and lets an armed failure strike.
+    fn begin(&self) -> Result<(), SqlError> {
+        let mut usage = self.usage.get();
+        usage.statements += 1;
+        self.usage.set(usage);
+        if self.broken.get() {
+            return Err(SqlError::new("injected: the object is broken: SQLITE_IOERR"));
+        }
+        match self.fault.get() {
+            None => Ok(()),
+            Some((1, fault)) => {
+                self.fault.set(None);
+                self.broken.set(fault == SqlFault::Broken);
+                Err(SqlError::new("injected: disk I/O error: SQLITE_IOERR"))
+            }
+            Some((n, fault)) => {
+                self.fault.set(Some((n - 1, fault)));
+                Ok(())
+            }
+        }
+    }
+
+    fn run(&self, sql: &'static str, args: &[Value]) -> Result<(Vec<Row>, u64), SqlError> {
+        self.begin()?;
+        self.texts.borrow_mut().entry((sql.as_ptr().addr(), sql.len())).or_insert(sql);
+        if let Some(Value::Int(n)) = args.iter().find(|v| matches!(v, Value::Int(n) if !(-SAFE..=SAFE).contains(n))) {
+            return Err(SqlError::new(format!("{n} would not survive the way through a JavaScript number")));
+        }
+        let before = self.conn.total_changes();
+        let mut stmt = self.conn.prepare_cached(sql).map_err(told)?;
+        let rows = drain(&mut stmt, args).map_err(told);
+        // Counted even if a later row failed: the platform bills it.
+        let changed = self.conn.total_changes() - before;
+        let mut usage = self.usage.get();
+        usage.rows_written += changed;
+        self.usage.set(usage);
+        Ok((rows?, changed))
+    }
+}
+
+impl Sql for Sqlite {
+    fn query(&self, sql: &'static str, args: &[Value]) -> Result<Vec<Row>, SqlError> {
+        self.run(sql, args).map(|(rows, _)| rows)
+    }
+
+    fn execute(&self, sql: &'static str, args: &[Value]) -> Result<u64, SqlError> {
+        self.run(sql, args).map(|(_, changed)| changed)
+    }
+
+    /// One name serves every depth: SQLite means the innermost savepoint of that name.
+    fn savepoint(&self, body: &mut dyn FnMut() -> Result<(), Undo>) -> Result<(), SqlError> {
+        self.transaction("SAVEPOINT town")?;
+        self.depth.set(self.depth.get() + 1);
+        let open = Open { sql: self };
+        let verdict = body();
+        std::mem::forget(open);
+        self.depth.set(self.depth.get() - 1);
+        let committed = match verdict {
+            Ok(()) if self.broken.get() => Err(SqlError::new("injected: the object died before the commit")),
+            Ok(()) => self.transaction("RELEASE town"),
+            Err(Undo) => return self.undo(),
+        };
+        if committed.is_err() {
+            self.undo()?;
+        }
+        committed
+    }
+
+    fn script(&self, sql: &'static str) -> Result<(), SqlError> {
+        let mut batch = rusqlite::Batch::new(&self.conn, sql);
+        loop {
+            let before = self.conn.total_changes();
+            let Some(mut stmt) = batch.next().map_err(told)? else { return Ok(()) };
+            self.begin()?;
+            drain(&mut stmt, &[]).map_err(told)?;
+            let mut usage = self.usage.get();
+            usage.rows_written += self.conn.total_changes() - before;
+            self.usage.set(usage);
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        self.usage.get()
+    }
+}
+
+impl Sqlite {
+    fn undo(&self) -> Result<(), SqlError> {
+        self.transaction("ROLLBACK TO town")?;
+        self.transaction("RELEASE town")
+    }
+}
+
+/// An open savepoint, undone if its body panics: a failed test must not leave another one's rows behind.
+struct Open<'a> {
+    sql: &'a Sqlite,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.sql.depth.set(self.sql.depth.get() - 1);
+        let _ = self.sql.undo();
+    }
+}
+
+fn told(error: rusqlite::Error) -> SqlError {
+    SqlError::new(workerd::in_words(error))
+}
+
+/// Runs a statement to its end: `INSERT … RETURNING` finishes only when drained.
+fn drain(stmt: &mut Statement<'_>, args: &[Value]) -> rusqlite::Result<Vec<Row>> {
+    let columns = stmt.column_count();
+    let mut rows = stmt.query(params_from_iter(args.iter().map(Bound)))?;
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        let values: rusqlite::Result<Vec<Value>> = (0..columns).map(|i| read(i, row.get_ref(i)?)).collect();
+        out.push(Row(values?));
+    }
+    Ok(out)
+}
+
+struct Bound<'a>(&'a Value);
+
+impl rusqlite::ToSql for Bound<'_> {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        Ok(match self.0 {
+            Value::Null => rusqlite::types::Null.into(),
+            Value::Int(v) => (*v).into(),
+            Value::Text(v) => v.as_str().into(),
+        })
+    }
+}
+
+/// A value as workerd hands it over: a whole REAL reads as an integer, anything the town has no type for is refused.
+fn read(column: usize, value: ValueRef<'_>) -> rusqlite::Result<Value> {
+    let refused = |what: &str| rusqlite::Error::ToSqlConversionFailure(format!("column {column}: {what}").into());
+    match value {
+        ValueRef::Null => Ok(Value::Null),
+        ValueRef::Integer(v) if (-SAFE..=SAFE).contains(&v) => Ok(Value::Int(v)),
+        ValueRef::Integer(_) => Err(refused("an integer that a JavaScript number would round")),
+        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "whole and within 2^53")]
+        ValueRef::Real(v) if v.fract() == 0.0 && v.abs() <= SAFE as f64 => Ok(Value::Int(v as i64)),
+        ValueRef::Real(_) => Err(refused("a fraction, which the town has no type for")),
+        ValueRef::Text(v) => {
+            Ok(Value::Text(std::str::from_utf8(v).map_err(|_| refused("text that is not UTF-8"))?.to_owned()))
+        }
+        ValueRef::Blob(_) => Err(refused("a blob, which the town has no type for")),
+    }
+}
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+mod tests;

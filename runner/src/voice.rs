@@ -1,0 +1,229 @@
+//! What the runner says to the worker: authenticated calls, one token refresh on 401, patience for what must arrive.
+
+use crate::{stop::Stop, text};
+use reqwest::{Client, StatusCode, redirect::Policy};
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+
+/// The longest a call may take, unless it says otherwise.
+pub const CALL: Duration = Duration::from_secs(30);
+
+/// The longest a heartbeat, a refresh, or a call of the drain may take (protocol 4.13).
+pub const SHORT_CALL: Duration = Duration::from_secs(10);
+
+/// The pause before the first repetition; it doubles up to the configured one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// How much of the worker's answer goes into an error.
+const SAID_BYTES: usize = 300;
+
+/// Why a call did not succeed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// There is nobody to call.
+    #[error("no GASTOWN_API_URL is known")]
+    Nobody,
+    /// No answer.
+    #[error("the worker cannot be reached: {0}")]
+    Unreachable(String),
+    /// An answer other than 2xx.
+    #[error("the worker answered {status}: {said}")]
+    Refused {
+        /// The status.
+        status: u16,
+        /// The beginning of the body.
+        said: String,
+    },
+    /// The attempt was stopped while it waited for an answer.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl CallError {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            // 429 asks for patience, too: a finished piece of work must not be lost to a rate limit.
+            Self::Refused { status, .. } => *status >= 500 || *status == 429,
+            Self::Nobody | Self::Stopped => false,
+        }
+    }
+}
+
+/// The newest token of each town: a start's, or one that was refreshed.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens(Arc<Mutex<HashMap<String, String>>>);
+
+impl Tokens {
+    /// Remembers a token.
+    pub fn put(&self, town: &str, token: String) {
+        text::lock(&self.0).insert(town.to_owned(), token);
+    }
+
+    /// The newest one.
+    #[must_use]
+    pub fn get(&self, town: &str) -> Option<String> {
+        text::lock(&self.0).get(town).cloned()
+    }
+}
+
+/// The HTTP client for all calls. It follows no redirect: a token is for the worker alone.
+pub fn client() -> Result<Client, reqwest::Error> {
+    // Fails when a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().redirect(Policy::none()).connect_timeout(SHORT_CALL).build()
+}
+
+/// Somebody the runner speaks for: an agent's attempt, or the container itself.
+#[derive(Clone, Debug)]
+pub struct Voice {
+    /// The client.
+    pub http: Client,
+    /// The worker's base url, without a slash at the end.
+    pub api: Option<String>,
+    /// The town.
+    pub town: String,
+    /// Whose token it is.
+    pub tokens: Tokens,
+    /// `X-Gastown-Agent-Id`, `X-Gastown-Rig-Id`, `X-Gastown-Dispatch-Id`.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Voice {
+    /// The path of a rig's routes.
+    #[must_use]
+    pub fn rig_path(&self, rig: &str, rest: &str) -> String {
+        format!("/api/towns/{}/rigs/{rig}/{rest}", self.town)
+    }
+
+    /// The path of a town's route.
+    #[must_use]
+    pub fn town_path(&self, rest: &str) -> String {
+        format!("/api/towns/{}/{rest}", self.town)
+    }
+
+    /// Makes a call, refreshing the token once if it is refused.
+    pub async fn call(&self, path: &str, body: Option<&Value>, limit: Duration) -> Result<Value, CallError> {
+        let token = self.tokens.get(&self.town);
+        let first = self.send(path, body, token.as_deref(), limit).await;
+        let Err(CallError::Refused { status: 401, .. }) = &first else { return first };
+        match self.renew(token.as_deref()).await {
+            Some(token) => self.send(path, body, Some(&token), limit).await,
+            None => first,
+        }
+    }
+
+    /// Makes a call that must arrive: repeats it, with growing pauses, while the worker may come back.
+    pub async fn insist(&self, path: &str, body: &Value, patience: Patience, stop: &Stop) -> Result<Value, CallError> {
+        let deadline = Instant::now() + patience.total;
+        let mut pause = FIRST_PAUSE.min(patience.pause);
+        loop {
+            let said = tokio::select! {
+                said = self.call(path, Some(body), CALL) => said,
+                _ = stop.fired() => return Err(CallError::Stopped),
+            };
+            match said {
+                Err(error) if error.may_pass() && Instant::now() + pause < deadline => {
+                    crate::journal::note(&format!("{path}: {error}; again in {} ms", pause.as_millis()));
+                }
+                said => return said,
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = stop.fired() => return Err(CallError::Stopped),
+            }
+            pause = (pause * 2).min(patience.pause);
+        }
+    }
+
+    async fn send(
+        &self,
+        path: &str,
+        body: Option<&Value>,
+        token: Option<&str>,
+        limit: Duration,
+    ) -> Result<Value, CallError> {
+        let api = self.api.as_deref().ok_or(CallError::Nobody)?;
+        let mut request = self.http.post(format!("{api}{path}")).timeout(limit);
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
+        }
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.map_err(|error| unreachable_worker(&error))?;
+        let status = answer.status();
+        let said = answer.text().await.map_err(|error| unreachable_worker(&error))?;
+        if status.is_success() {
+            Ok(serde_json::from_str(&said).unwrap_or(Value::Null))
+        } else {
+            let mut said = text::head(said.trim(), SAID_BYTES).to_owned();
+            if said.is_empty() {
+                said.push_str("an empty body");
+            }
+            Err(CallError::Refused { status: status.as_u16(), said })
+        }
+    }
+
+    /// A token other than `used`: one that came in meanwhile, else a refreshed one.
+    async fn renew(&self, used: Option<&str>) -> Option<String> {
+        let newest = self.tokens.get(&self.town);
+        if newest.as_deref() != used {
+            return newest;
+        }
+        let path = self.town_path("refresh-container-token");
+        match self.send(&path, Some(&json!({})), used, SHORT_CALL).await {
+            Ok(said) => {
+                let token = data_text(&said, "token")?;
+                self.tokens.put(&self.town, token.clone());
+                Some(token)
+            }
+            Err(error) => {
+                crate::journal::note(&format!("the container token could not be refreshed: {error}"));
+                None
+            }
+        }
+    }
+}
+
+/// How long a call is repeated, and how far apart at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From the first call to the last.
+    pub total: Duration,
+    /// The longest pause between two.
+    pub pause: Duration,
+}
+
+/// A text of an answer's `data`, unless it is empty.
+#[must_use]
+pub fn data_text(said: &Value, name: &str) -> Option<String> {
+    let text = said.get("data")?.get(name)?.as_str()?;
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Without the url, which the log line names already.
+fn unreachable_worker(error: &reqwest::Error) -> CallError {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let what = if error.is_timeout() { "no answer in time".to_owned() } else { cause.to_string() };
+    CallError::Unreachable(what)
+}
+
+/// Whether a refusal says that the caller is late: its attempt has been settled otherwise.
+#[must_use]
+pub fn is_late(error: &CallError) -> bool {
+    matches!(error, CallError::Refused { status, .. } if *status == StatusCode::CONFLICT.as_u16())
+}

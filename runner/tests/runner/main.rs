@@ -1,0 +1,17 @@
+//! The real runner as a process, with real git, real agents' processes and a recording fake of the worker.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod api;
+mod bench;
+mod dispatch;
+mod fake_worker;
+mod presets;
+mod refinery;
+mod sessions;
+mod signals;

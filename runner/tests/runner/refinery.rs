@@ -1,0 +1,160 @@
+//! The built-in refinery: verdicts on a branch, and what is not the branch's fault.
+
+use crate::bench::{Bench, TOKEN};
+use serde_json::json;
+use std::{fs, os::unix::fs::PermissionsExt};
+
+const VERDICT: &str = "/api/towns/town-1/rigs/rig-1/review-queue/entry-1/complete";
+
+async fn verdict(bench: &Bench) -> serde_json::Value {
+    let call = bench.worker.call("verdict", |call| call.path == VERDICT).await;
+    assert_eq!(call.header("x-gastown-dispatch-id"), "ref-d1");
+    bench.becomes("ref", "exited").await;
+    let left = fs::read_dir(bench.path("workspace/rigs/rig-1/merge-tmp")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "the scratch worktree is removed");
+    assert_eq!(bench.worker.count(|call| call.is("ref", "completed") || call.is("ref", "done")), 0);
+    call.body
+}
+
+#[tokio::test]
+async fn a_branch_that_passes_its_gates_is_merged_with_a_merge_commit() {
+    let bench = Bench::new().await;
+    bench.commit("gt/toast/1", "new.txt", "new\n");
+    bench.commit("main", "other.txt", "other\n");
+    let env = bench.path("out/env");
+    let gates = ["test -f new.txt", "test -f other.txt", &format!("env > {}", env.display())];
+    let mut request = bench.refinery("gt/toast/1", &gates);
+    request["envVars"]["MY_FLAG"] = json!("1");
+    bench.started(&request).await;
+    let body = verdict(&bench).await;
+    assert_eq!(body["status"], "merged", "{body}");
+    assert_eq!(body["commit_sha"], bench.in_origin(&["rev-parse", "main"]));
+    assert_eq!(bench.in_origin(&["rev-list", "--parents", "-1", "main"]).split(' ').count(), 3, "two parents");
+    assert_eq!(bench.in_origin(&["show", "main:new.txt"]), "new");
+    assert!(bench.in_origin(&["log", "-1", "--format=%B", "main"]).contains("Bead: bead-1"));
+    let env = fs::read_to_string(env).unwrap();
+    assert!(env.contains("MY_FLAG=1") && !env.contains(TOKEN), "a gate gets no token:\n{env}");
+}
+
+#[tokio::test]
+async fn a_failing_gate_fails_the_review_with_its_output_and_merges_nothing() {
+    let bench = Bench::new().await;
+    bench.commit("gt/toast/1", "new.txt", "new\n");
+    let before = bench.in_origin(&["rev-parse", "main"]);
+    let gates = ["echo output of the first", "echo 2 tests failed; exit 7", "echo never > never"];
+    bench.started(&bench.refinery("gt/toast/1", &gates)).await;
+    let body = verdict(&bench).await;
+    assert_eq!(body["status"], "failed");
+    let message = body["message"].as_str().unwrap();
+    assert!(message.contains("exited with status 7") && message.contains("2 tests failed"), "{message}");
+    assert!(!message.contains("output of the first"), "{message}");
+    assert_eq!(bench.in_origin(&["rev-parse", "main"]), before);
+}
+
+#[tokio::test]
+async fn a_conflict_names_its_files() {
+    let bench = Bench::new().await;
+    bench.commit("gt/toast/1", "README.md", "one\n");
+    bench.commit("main", "README.md", "two\n");
+    bench.started(&bench.refinery("gt/toast/1", &["true"])).await;
+    let body = verdict(&bench).await;
+    assert_eq!(body["status"], "conflict");
+    assert!(body["message"].as_str().unwrap().contains("README.md"), "{body}");
+}
+
+#[tokio::test]
+async fn a_branch_that_is_merged_already_is_merged_with_that_commit() {
+    let bench = Bench::new().await;
+    bench.commit("gt/toast/1", "new.txt", "new\n");
+    let request = bench.refinery("gt/toast/1", &[]);
+    bench.started(&request).await;
+    let first = verdict(&bench).await;
+    bench.commit("main", "later.txt", "later\n");
+    // The report was lost, and the worker sends the review again.
+    let mut again = request.clone();
+    again["dispatchId"] = json!("ref-d2");
+    bench.started(&again).await;
+    let call = bench
+        .worker
+        .call("second verdict", |call| call.path == VERDICT && call.header("x-gastown-dispatch-id") == "ref-d2")
+        .await;
+    assert_eq!((&call.body["status"], &call.body["commit_sha"]), (&json!("merged"), &first["commit_sha"]));
+}
+
+#[tokio::test]
+async fn a_target_that_moves_during_the_gates_is_merged_anew() {
+    let bench = Bench::new().await;
+    bench.commit("gt/toast/1", "new.txt", "new\n");
+    // The first run of the gate pushes to main itself.
+    let (clone, once) = (bench.path("racer"), bench.path("out/once"));
+    let gate = format!(
+        "echo run >> {runs}; if mkdir {once} 2>/dev/null; then git clone -q {origin} {clone} && cd {clone} && echo r > race.txt && \
+         git add -A && git commit -q -m race && git push -q origin main; fi",
+        runs = bench.path("out/runs").display(),
+        once = once.display(),
+        origin = bench.path("origin.git").display(),
+        clone = clone.display(),
+    );
+    bench.started(&bench.refinery("gt/toast/1", &[&gate])).await;
+    let body = verdict(&bench).await;
+    assert_eq!(body["status"], "merged", "{body}");
+    assert_eq!(bench.in_origin(&["show", "main:race.txt"]), "r");
+    assert_eq!(bench.in_origin(&["show", "main:new.txt"]), "new");
+    assert_eq!(bench.file("out/runs").await, "run\nrun\n", "the gates judge what is pushed");
+}
+
+#[tokio::test]
+async fn a_branch_that_does_not_exist_fails_its_review() {
+    let bench = Bench::new().await;
+    bench.started(&bench.refinery("gt/toast/gone", &[])).await;
+    let body = verdict(&bench).await;
+    assert_eq!(body["status"], "failed");
+    assert!(body["message"].as_str().unwrap().contains("gt/toast/gone"), "{body}");
+}
+
+#[tokio::test]
+async fn a_push_that_the_repository_refuses_is_not_the_branchs_fault() {
+    let bench = Bench::new().await;
+    bench.commit("gt/toast/1", "new.txt", "new\n");
+    let hook = bench.path("origin.git/hooks/pre-receive");
+    fs::write(&hook, "#!/bin/sh\necho main is protected\nexit 1\n").unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    bench.started(&bench.refinery("gt/toast/1", &[])).await;
+    let body = bench.worker.verb("ref", "completed").await.body;
+    assert_eq!((&body["status"], &body["phase"]), (&json!("failed"), &json!("repository")));
+    assert!(body["reason"].as_str().unwrap().contains("main is protected"), "{body}");
+    assert_eq!(bench.worker.count(|call| call.path == VERDICT), 0);
+}
+
+#[tokio::test]
+async fn a_stop_during_the_gates_ends_them_and_says_nothing() {
+    let bench = Bench::new().await;
+    bench.commit("gt/toast/1", "new.txt", "new\n");
+    let gate = format!("echo $$ > {}; sleep 300", bench.path("out/gate").display());
+    bench.started(&bench.refinery("gt/toast/1", &[&gate])).await;
+    let pid = bench.pid("out/gate").await;
+    bench.post("/agents/ref/stop", &json!({})).await;
+    assert!(!crate::bench::alive(pid));
+    assert_eq!(fs::read_dir(bench.path("workspace/rigs/rig-1/merge-tmp")).unwrap().count(), 0);
+    assert_eq!(bench.worker.count(|call| call.path == VERDICT || call.is("ref", "completed")), 0);
+}
+
+#[tokio::test]
+async fn a_gate_that_takes_too_long_fails_the_review() {
+    let bench = Bench::with(&[("GASTOWN_GATE_TIMEOUT_MS", "300")]).await;
+    bench.commit("gt/toast/1", "new.txt", "new\n");
+    bench.started(&bench.refinery("gt/toast/1", &["echo waiting; exec sleep 300"])).await;
+    let body = verdict(&bench).await;
+    assert_eq!(body["status"], "failed");
+    assert!(body["message"].as_str().unwrap().contains("took longer than 0.3 s"), "{body}");
+}
+
+#[tokio::test]
+async fn a_refinery_without_a_review_fails() {
+    let bench = Bench::new().await;
+    let mut request = bench.refinery("x", &[]);
+    request.as_object_mut().unwrap().remove("review");
+    let (status, body) = bench.start(&request).await;
+    assert_eq!(status, 500, "{body}");
+    assert!(body["error"].as_str().unwrap().contains("review"), "{body}");
+}

@@ -1,0 +1,254 @@
+//! Voices: what agents and their container say of themselves. Facts are applied when they arrive.
+//!
+//! Our runner names the attempt on every call; without that name the agent's live attempt is meant, else its last. A
+//! voice of an attempt that has ended is a *late voice*: it must neither revive nor repeat anything.
+
+use super::super::Ctx;
+use super::super::agent::Role;
+use super::super::bead::{self, Bead, Because, Status};
+use super::super::command::{Actor, Heartbeat};
+use super::super::config::Config;
+use super::super::effect::DataPoint;
+use super::super::error::TownError;
+use super::super::id::{AgentId, AttemptId};
+use super::super::policy::{BOOT_GRACE, LATE_STOP_EVERY};
+use super::super::review;
+use super::super::sql::Sql;
+use super::super::state::State;
+use super::super::time::Timestamp;
+use super::super::{agent, text};
+use super::attempt::{self, Attempt, Outcome};
+use super::failure::classify_completed;
+use super::finish::{End, finish};
+use super::settle::accept;
+use super::stops::{self, When};
+use super::{instance, proof};
+
+/// The attempt that a call speaks for.
+pub fn speaker(sql: &dyn Sql, agent: &AgentId, dispatch: Option<&str>) -> Result<Option<Attempt>, TownError> {
+    if let Some(id) = dispatch.filter(|id| !id.is_empty()) {
+        let named = attempt::find(sql, &AttemptId::from(id))?;
+        return match named {
+            Some(a) if a.agent != *agent => {
+                Err(TownError::Forbidden(format!("Dispatch {id} belongs to another agent than {agent}")))
+            }
+            found => Ok(found),
+        };
+    }
+    match attempt::live_of_agent(sql, agent)? {
+        Some(live) => Ok(Some(live)),
+        None => attempt::last_of_agent(sql, agent),
+    }
+}
+
+/// What a heartbeat did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Only a lease moved later: no deadline moved earlier.
+    pub quiet: bool,
+}
+
+/// A heartbeat: renews the lease, proves a running agent, or is a late voice.
+///
+/// An unknown agent gets 200 and no effect (`protocol.md` 4.7).
+pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat) -> Result<Beat, TownError> {
+    let Some(attempt) = speaker(sql, agent, body.dispatch_id.as_deref())? else { return Ok(Beat { quiet: true }) };
+    let mut state = State::load(sql)?;
+    let config = Config::load(sql)?;
+    let instance = body.container_instance_id.as_deref().filter(|i| !i.is_empty());
+    if !attempt.is_live() {
+        return late_heartbeat(sql, ctx, &attempt);
+    }
+    let mut quiet = true;
+    if let Some(id) = instance
+        && state.instance_id.as_deref() != Some(id)
+    {
+        instance::note(sql, ctx, &mut state, &config, id, Some(&attempt))?;
+        quiet = false;
+    }
+    let lease = ctx.now.plus(config.dispatch.heartbeat_timeout_ms);
+    if body.status.as_deref() == Some("starting") {
+        let latest = attempt.booked_at.plus(BOOT_GRACE);
+        attempt::renew(sql, &attempt.id, lease.min(latest).max(ctx.now.plus(1)), Some(ctx.now), instance)?;
+        return Ok(Beat { quiet });
+    }
+    if attempt.proven_at.is_none() {
+        accept(sql, ctx, &attempt.id)?;
+        proof::prove(sql, ctx, &mut state, &config, &attempt, lease, instance)?;
+        return Ok(Beat { quiet: false });
+    }
+    attempt::renew(sql, &attempt.id, lease, Some(ctx.now), instance)?;
+    Ok(Beat { quiet })
+}
+
+/// 200, and once a minute its process is told to stop.
+fn late_heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt) -> Result<Beat, TownError> {
+    let told = attempt.late_stop_at.is_some_and(|t| ctx.now.since(t) < LATE_STOP_EVERY);
+    // A stop names the agent: it would end the process that is wanted.
+    if told || attempt::live_of_agent(sql, &attempt.agent)?.is_some() {
+        return Ok(Beat { quiet: true });
+    }
+    sql.execute(
+        "UPDATE attempts SET late_stop_at = ?2 WHERE attempt_id = ?1",
+        &[(&attempt.id).into(), ctx.now.into()],
+    )?;
+    stops::owe(sql, ctx, attempt, When::Now)?;
+    Ok(Beat { quiet: false })
+}
+
+/// An agent changed something: that is proof, if it still may.
+pub fn acted(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, actor: &Actor) -> Result<(), TownError> {
+    let Some(attempt) = speaker(sql, agent, actor.dispatch())?.filter(Attempt::is_live) else { return Ok(()) };
+    let mut state = State::load(sql)?;
+    let config = Config::load(sql)?;
+    let lease = ctx.now.plus(config.dispatch.heartbeat_timeout_ms);
+    proof::prove(sql, ctx, &mut state, &config, &attempt, lease, None)
+}
+
+/// What an agent hands in.
+#[derive(Clone, Debug, Default)]
+pub struct Work<'a> {
+    /// The pushed branch; none = nothing to review.
+    pub branch: Option<&'a str>,
+    /// A pull request, with merge strategy `pr`.
+    pub pr_url: Option<&'a str>,
+    /// What was done.
+    pub summary: Option<&'a str>,
+}
+
+/// `done`: the work is finished. Applied at once, once per attempt.
+pub fn done(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, agent: &AgentId, work: &Work<'_>) -> Result<(), TownError> {
+    agent::get(sql, agent)?;
+    if work.pr_url.is_some() {
+        return Err(TownError::invalid(
+            "pr_url",
+            "pull requests belong to merge_strategy pr, which this town does not have yet; push the branch and report it",
+        ));
+    }
+    let Some(attempt) = speaker(sql, agent, actor.dispatch())? else {
+        return Err(TownError::conflict("idle", format!("Agent {agent} has no dispatch that could be done")));
+    };
+    if attempt.outcome == Outcome::Succeeded {
+        return Ok(());
+    }
+    let Some(bead_id) = attempt.bead.clone() else {
+        finish(sql, ctx, &attempt, End::Succeeded)?;
+        return Ok(());
+    };
+    let bead = bead::get(sql, &bead_id)?;
+    if !attempt.is_live() {
+        return late_done(sql, ctx, &attempt, bead, agent, work);
+    }
+    finish(sql, ctx, &attempt, End::Succeeded)?;
+    hand_in(sql, ctx, &attempt, bead::get(sql, &bead_id)?, agent, work)
+}
+
+fn hand_in(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    attempt: &Attempt,
+    mut bead: Bead,
+    agent: &AgentId,
+    work: &Work<'_>,
+) -> Result<(), TownError> {
+    match (attempt.role, work.branch) {
+        (Role::Refinery, _) => {
+            let message = work.summary.unwrap_or("merged by the refinery");
+            review::settle(sql, ctx, &mut bead, review::Verdict::Merged, message, None)
+        }
+        (_, Some(branch)) if !bead.closes_on_done() => {
+            review::submit(sql, ctx, &mut bead, Some(agent), branch, work.summary)
+        }
+        _ => {
+            let reason = work.summary.unwrap_or("done");
+            let because = Because { agent: Some(agent), ..Because::of(agent.as_str(), text::cut(reason, 500)) };
+            bead::transition(sql, ctx, &mut bead, Status::Closed, because)
+        }
+    }
+}
+
+/// Finished work is not thrown away: while the bead is still open, the re-queue is undone.
+fn late_done(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    attempt: &Attempt,
+    bead: Bead,
+    agent: &AgentId,
+    work: &Work<'_>,
+) -> Result<(), TownError> {
+    if bead.status != Status::Open {
+        return Err(TownError::conflict(
+            bead.status.as_str(),
+            format!(
+                "Dispatch {} ended as {}, and bead {} is {} now; this work came too late",
+                attempt.id,
+                attempt.outcome.as_str(),
+                bead.id,
+                bead.status.as_str()
+            ),
+        ));
+    }
+    if let Some(hooked) = agent::hooked_to(sql, &bead.id)? {
+        agent::unhook(sql, ctx, &hooked.id, &bead.id, "its work came in late")?;
+    }
+    sql.execute(
+        "UPDATE attempts
+         SET outcome = 'succeeded', class = NULL, code = NULL, reason = NULL, fingerprint = NULL, counts_in = NULL
+         WHERE attempt_id = ?1",
+        &[(&attempt.id).into()],
+    )?;
+    sql.execute(
+        "UPDATE beads
+         SET dispatch_attempts = 0, failure_streak = 0, next_dispatch_at = NULL, not_before = NULL,
+             review_not_before = NULL
+         WHERE bead_id = ?1",
+        &[(&bead.id).into()],
+    )?;
+    stops::forget(sql, &attempt.id)?;
+    hand_in(sql, ctx, attempt, bead, agent, work)
+}
+
+/// `completed`: the process has ended. After `done` it is the expected epilogue and changes nothing.
+pub fn completed(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    actor: &Actor,
+    agent: &AgentId,
+    said: &Completion<'_>,
+) -> Result<(), TownError> {
+    if !matches!(said.status, "completed" | "failed") {
+        return Err(TownError::Malformed("status must be completed or failed".to_owned()));
+    }
+    let Some(attempt) = speaker(sql, agent, actor.dispatch())?.filter(Attempt::is_live) else { return Ok(()) };
+    let state = State::load(sql)?;
+    let evicted = state.draining_since.is_some() && said.reason.is_some_and(|r| r.contains("container eviction"));
+    let drained = evicted || instance::drained(&state, &attempt);
+    let f = classify_completed(said.status, said.reason, said.phase, said.model_status, drained);
+    finish(sql, ctx, &attempt, End::Failed(f))?;
+    Ok(())
+}
+
+/// The body of `completed`.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion<'a> {
+    /// `completed` or `failed`.
+    pub status: &'a str,
+    /// Why it ended.
+    pub reason: Option<&'a str>,
+    /// `repository`, `initial_prompt` or `run`.
+    pub phase: Option<&'a str>,
+    /// The model provider's last status.
+    pub model_status: Option<u16>,
+}
+
+/// A data point for a heartbeat's lateness is not worth its price; the tick's own point tells the load.
+#[must_use]
+pub fn tick_point(now: Timestamp, effects: usize, rows_read: u64, rows_written: u64) -> DataPoint {
+    let _ = now;
+    #[allow(clippy::cast_precision_loss, reason = "counts of one tick are far below 2^53")]
+    DataPoint {
+        event: "reconciler_tick",
+        own: [effects as f64, rows_read as f64, rows_written as f64, 0.0, 0.0, 0.0, 0.0, 0.0],
+        ..DataPoint::default()
+    }
+}

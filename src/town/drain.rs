@@ -1,0 +1,111 @@
+//! Drain and eviction: the container is going away, and says so.
+
+use super::Ctx;
+use super::agent;
+use super::bead;
+use super::breakers;
+use super::dispatch::instance;
+use super::error::TownError;
+use super::id::AgentId;
+use super::policy::{BODY_BYTES, DRAIN_LIMIT};
+use super::sql::Sql;
+use super::state::State;
+use super::text;
+use super::time::Timestamp;
+use serde_json::{Value as Json, json};
+
+/// `POST container-eviction`: the gate holds, heartbeat deadlines are suspended. Repeating it keeps the nonce.
+pub fn begin(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
+    let mut state = State::load(sql)?;
+    if !state.draining(ctx.now) {
+        state.draining_since = Some(ctx.now);
+        state.drain_nonce = Some(ctx.ids.uuid());
+        state.drain_instance.clone_from(&state.instance_id);
+        state.drained_instance.clone_from(&state.instance_id);
+        state.save(sql)?;
+    }
+    Ok(json!({"acknowledged": true, "drainNonce": state.drain_nonce}))
+}
+
+/// `POST container-ready`: the current nonce ends the drain. Without a drain there is nothing to clear, which is fine.
+pub fn ready(sql: &dyn Sql, ctx: &Ctx<'_>, nonce: &str) -> Result<Json, TownError> {
+    if nonce.is_empty() {
+        return Err(TownError::Malformed("Missing required field: nonce".to_owned()));
+    }
+    let mut state = State::load(sql)?;
+    if !state.draining(ctx.now) {
+        return Ok(json!({"cleared": true}));
+    }
+    let cleared = state.drain_nonce.as_deref() == Some(nonce);
+    if cleared {
+        instance::end_drain(&mut state);
+        // Whoever is ready is another process, unproven until it shows a sign of life.
+        state.slow_start = 1;
+        state.instance_id = None;
+        state.save(sql)?;
+        let config = super::config::Config::load(sql)?;
+        for (scope, b) in breakers::all(sql)? {
+            if b.state == super::dispatch::breaker::State::Open {
+                let event = super::dispatch::breaker::Event::NewInstance;
+                breakers::apply(sql, ctx, &state, &config, &scope, event)?;
+            }
+        }
+    }
+    Ok(json!({"cleared": cleared}))
+}
+
+/// `GET drain-status`.
+pub fn status(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
+    let state = State::load(sql)?;
+    let draining = state.draining(ctx.now);
+    Ok(json!({
+        "draining": draining,
+        "drainNonce": state.drain_nonce.filter(|_| draining),
+        "drainStartedAt": state.draining_since.filter(|_| draining),
+    }))
+}
+
+/// A drain that outlasts its limit is over: the container is taken for dead, and looks go on.
+pub fn expire(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
+    let mut state = State::load(sql)?;
+    if state.draining_since.is_some() && !state.draining(ctx.now) {
+        instance::end_drain(&mut state);
+        state.save(sql)?;
+    }
+    Ok(())
+}
+
+/// When a drain that nobody ends is over.
+#[must_use]
+pub fn next_deadline(state: &State) -> Option<Timestamp> {
+    state.draining_since.map(|since| since.plus(DRAIN_LIMIT))
+}
+
+/// `POST eviction-context`: an agent saved its work on a branch; its bead goes on from there.
+pub fn saved(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    id: &AgentId,
+    branch: &str,
+    name: &str,
+    saved_at: &str,
+) -> Result<(), TownError> {
+    let agent = agent::get(sql, id)?;
+    let Some(hook) = &agent.hook else { return Ok(()) };
+    let Some(bead) = bead::find(sql, hook)? else { return Ok(()) };
+    let note = format!(
+        "\n\n---\nThe container was evicted at {saved_at}. {name} had saved its work on branch {branch}; go on from there."
+    );
+    let body = bead.body.unwrap_or_default();
+    // The note matters more than the tail of a body that fills its cap.
+    let kept = text::cut(&body, BODY_BYTES.saturating_sub(note.len()));
+    let mut metadata = bead.metadata;
+    if let Some(map) = metadata.as_object_mut() {
+        map.insert("resume_branch".to_owned(), json!(branch));
+    }
+    sql.execute(
+        "UPDATE beads SET body = ?2, metadata = ?3, updated_at = ?4 WHERE bead_id = ?1",
+        &[hook.into(), format!("{kept}{note}").into(), metadata.to_string().into(), ctx.now.into()],
+    )?;
+    Ok(())
+}

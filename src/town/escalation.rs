@@ -1,0 +1,242 @@
+//! Escalations: calls for help. A bead that shows wherever beads do, with a satellite row that says how loud it is.
+//!
+//! From severity medium up the mayor is told by mail. One raised by a notification sends no mail of its own: the
+//! notification has told the mayor already, and people must not hear of one thing twice.
+
+use super::Ctx;
+use super::bead::{self, Because, Draft, Kind, Priority, Status};
+use super::command::Actor;
+use super::effect::DataPoint;
+use super::error::TownError;
+use super::id::{AgentId, BeadId, RigId};
+use super::mail;
+use super::policy::{BODY_BYTES, ESCALATIONS_SHOWN, EXCERPT_CHARS, MESSAGE_BYTES, METADATA_BYTES};
+use super::sql::{Row, Sql, SqlError, Value, first};
+use super::state::{self, State};
+use super::text;
+use super::time::Timestamp;
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+/// What is to be raised.
+#[derive(Clone, Debug)]
+pub struct Raise<'a> {
+    /// Where the trouble is; the mayor's pseudo rig counts as none.
+    pub rig_id: Option<&'a RigId>,
+    /// Who asks for help.
+    pub agent: Option<&'a AgentId>,
+    /// How urgent it is.
+    pub severity: Priority,
+    /// A word for the kind of trouble.
+    pub category: Option<&'a str>,
+    /// What is wrong.
+    pub message: &'a str,
+    /// More about it.
+    pub body: Option<&'a str>,
+    /// A JSON object.
+    pub metadata: Option<Json>,
+    /// A notification raises it: no mail of its own, never raised again.
+    pub by_notification: bool,
+}
+
+/// One escalation as on the wire: `protocol.md` 2.7, and what its readers expect of a bead beside it (section 7, 1).
+#[derive(Clone, Debug, Serialize)]
+struct Escalation {
+    id: String,
+    source_rig_id: String,
+    source_agent_id: Option<String>,
+    severity: String,
+    category: Option<String>,
+    message: String,
+    /// 0 or 1: a number on the wire.
+    acknowledged: u8,
+    re_escalation_count: u32,
+    created_at: Timestamp,
+    acknowledged_at: Option<Timestamp>,
+    bead_id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: String,
+    status: String,
+    priority: String,
+}
+
+fn read(r: &Row) -> Result<Escalation, SqlError> {
+    let acknowledged_at = r.opt_int(8)?.map(Timestamp);
+    Ok(Escalation {
+        id: r.text(0)?,
+        source_rig_id: r.text(1)?,
+        source_agent_id: r.opt_text(2)?,
+        severity: r.text(3)?,
+        category: r.opt_text(4)?,
+        message: r.text(5)?,
+        acknowledged: u8::from(acknowledged_at.is_some()),
+        re_escalation_count: r.count(6)?,
+        created_at: Timestamp(r.int(7)?),
+        acknowledged_at,
+        bead_id: r.text(0)?,
+        kind: Kind::Escalation.as_str(),
+        title: r.text(9)?,
+        status: r.text(10)?,
+        priority: r.text(11)?,
+    })
+}
+
+/// Column list of every `SELECT` that [`read`] decodes. A macro, because statement text is constant.
+macro_rules! escalation_columns {
+    ($($rest:literal)*) => {
+        concat!(
+            "SELECT e.bead_id, e.source_rig_id, e.source_agent_id, e.severity, e.category, e.message,
+                    e.re_escalation_count, e.created_at, e.acknowledged_at, b.title, b.status, b.priority
+             FROM escalations e
+             JOIN beads b ON b.bead_id = e.bead_id ",
+            $($rest)*
+        )
+    };
+}
+
+/// Makes the escalation, its bead and, from severity medium up, a mail to the mayor; answers the escalation.
+pub fn raise(sql: &dyn Sql, ctx: &Ctx<'_>, raise: Raise<'_>) -> Result<Json, TownError> {
+    check(&raise)?;
+    let severity = raise.severity.as_str();
+    let excerpt: String = raise.message.chars().take(EXCERPT_CHARS).collect();
+    let bead = bead::create(
+        sql,
+        ctx,
+        Draft {
+            kind: Kind::Escalation,
+            title: format!("Escalation: {excerpt}"),
+            body: Some(raise.body.unwrap_or(raise.message).to_owned()),
+            rig_id: raise.rig_id.filter(|r| !r.as_str().starts_with("mayor-")).cloned(),
+            parent: None,
+            // As the predecessor had it: only what cannot wait keeps its urgency.
+            priority: match raise.severity {
+                Priority::Critical | Priority::High => raise.severity,
+                Priority::Medium | Priority::Low => Priority::Medium,
+            },
+            labels: vec!["gt:escalation".to_owned(), format!("severity:{severity}")],
+            metadata: raise.metadata.unwrap_or_else(|| json!({})),
+            created_by: raise.agent.map(|a| a.0.clone()).or_else(|| raise.by_notification.then(|| mail::SYSTEM.into())),
+            depends_on: Vec::new(),
+        },
+    )?;
+    sql.execute(
+        "INSERT INTO escalations
+           (bead_id, seq, source_rig_id, source_agent_id, severity, category, message, by_notification, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        &[
+            (&bead.id).into(),
+            state::next_seq(sql)?.into(),
+            raise.rig_id.map_or("", RigId::as_str).into(),
+            raise.agent.into(),
+            severity.into(),
+            Value::from(raise.category),
+            raise.message.into(),
+            raise.by_notification.into(),
+            ctx.now.into(),
+        ],
+    )?;
+    emit(ctx, "escalation.created", &bead.id, raise.rig_id, severity);
+    if raise.severity != Priority::Low && !raise.by_notification {
+        tell_mayor(sql, ctx, raise.agent, severity, &excerpt, raise.message, raise.body)?;
+    }
+    answer(sql, &bead.id)
+}
+
+fn check(raise: &Raise<'_>) -> Result<(), TownError> {
+    // The caller's `title` becomes the message (`protocol.md` 3.1).
+    let texts = [
+        ("title", raise.message.len(), MESSAGE_BYTES),
+        ("body", raise.body.map_or(0, str::len), BODY_BYTES),
+        ("metadata", raise.metadata.as_ref().map_or(0, |m| m.to_string().len()), METADATA_BYTES),
+    ];
+    for (field, len, cap) in texts {
+        if len > cap {
+            return Err(TownError::invalid(field, format!("{field} must be at most {cap} bytes, not {len}")));
+        }
+    }
+    if raise.metadata.as_ref().is_some_and(|m| !m.is_object()) {
+        return Err(TownError::invalid("metadata", "metadata must be a JSON object"));
+    }
+    Ok(())
+}
+
+/// One mail to the mayor, unless the mayor itself asks for help: then it is for people.
+fn tell_mayor(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    agent: Option<&AgentId>,
+    severity: &str,
+    excerpt: &str,
+    message: &str,
+    body: Option<&str>,
+) -> Result<(), TownError> {
+    let mayor = State::load(sql)?.mayor;
+    if agent == Some(&mayor) {
+        return Ok(());
+    }
+    let from = agent.map_or(mail::SYSTEM, AgentId::as_str);
+    let words = body.map_or_else(|| message.to_owned(), |b| format!("{message}\n\n{b}"));
+    let subject = format!("Escalation ({severity}): {excerpt}");
+    mail::send(sql, ctx, from, &mayor, &subject, text::cut(&words, MESSAGE_BYTES))?;
+    Ok(())
+}
+
+fn emit(ctx: &Ctx<'_>, event: &'static str, bead: &BeadId, rig: Option<&RigId>, severity: &str) {
+    ctx.emit(DataPoint {
+        event,
+        bead_id: bead.0.clone(),
+        rig_id: rig.map(|r| r.0.clone()).unwrap_or_default(),
+        bead_type: Kind::Escalation.as_str().to_owned(),
+        label: severity.to_owned(),
+        ..DataPoint::default()
+    });
+}
+
+fn find(sql: &dyn Sql, id: &BeadId) -> Result<Option<Escalation>, TownError> {
+    let row = first(sql, escalation_columns!("WHERE e.bead_id = ?1"), &[id.into()])?;
+    Ok(row.as_ref().map(read).transpose()?)
+}
+
+fn answer(sql: &dyn Sql, id: &BeadId) -> Result<Json, TownError> {
+    let escalation = find(sql, id)?.ok_or_else(|| TownError::missing("Escalation"))?;
+    Ok(json!(escalation))
+}
+
+/// Escalations newest first, at most [`ESCALATIONS_SHOWN`]: all, or only (un)acknowledged ones.
+pub fn list(sql: &dyn Sql, acknowledged: Option<bool>) -> Result<Json, TownError> {
+    let limit = [Value::from(ESCALATIONS_SHOWN)];
+    let rows = match acknowledged {
+        None => sql.query(escalation_columns!("ORDER BY e.seq DESC LIMIT ?1"), &limit)?,
+        Some(false) => {
+            sql.query(escalation_columns!("WHERE e.acknowledged_at IS NULL ORDER BY e.seq DESC LIMIT ?1"), &limit)?
+        }
+        Some(true) => {
+            sql.query(escalation_columns!("WHERE e.acknowledged_at IS NOT NULL ORDER BY e.seq DESC LIMIT ?1"), &limit)?
+        }
+    };
+    let escalations: Vec<Escalation> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    Ok(json!(escalations))
+}
+
+/// Somebody has taken note: the escalation falls silent and its bead is closed. Repeating it changes nothing.
+pub fn acknowledge(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId) -> Result<Json, TownError> {
+    let Some(escalation) = find(sql, id)? else { return Err(TownError::missing("Escalation")) };
+    let changed = sql.execute(
+        "UPDATE escalations
+         SET acknowledged_at = ?2, next_escalation_at = NULL
+         WHERE bead_id = ?1
+           AND acknowledged_at IS NULL",
+        &[id.into(), ctx.now.into()],
+    )?;
+    if changed > 0 {
+        let mut bead = bead::get(sql, id)?;
+        if !bead.status.is_final() {
+            let who = actor.label();
+            let because = Because { agent: actor.agent(), ..Because::of(&who, "acknowledged") };
+            bead::transition(sql, ctx, &mut bead, Status::Closed, because)?;
+        }
+        emit(ctx, "escalation.acknowledged", id, bead.rig_id.as_ref(), &escalation.severity);
+    }
+    answer(sql, id)
+}

@@ -1,0 +1,118 @@
+//! `explain`: why a bead is, or is not, running. It is the gate, read-only, plus what was tried so far.
+
+use super::Ctx;
+use super::bead::{self, Bead, FailureReason, Status};
+use super::dispatch::attempt::{self, Attempt};
+use super::dispatch::finish;
+use super::dispatch::gate::{self, Hold, HoldCode, Purpose, View};
+use super::error::TownError;
+use super::id::BeadId;
+use super::policy::ATTEMPTS_SHOWN;
+use super::sql::{Sql, first};
+use super::time::Timestamp;
+use serde::Serialize;
+
+/// The answer in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the words are api.md's")]
+pub enum VerdictWord {
+    Running,
+    Ready,
+    Waiting,
+    InReview,
+    Finished,
+    Failed,
+}
+
+/// `api.md`, *Explanation*.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the fields are api.md's")]
+pub struct Explanation {
+    pub bead_id: BeadId,
+    pub status: Status,
+    pub verdict: VerdictWord,
+    pub summary: String,
+    pub holds: Vec<Hold>,
+    pub next_eligible_at: Option<Timestamp>,
+    pub attempts: Attempts,
+    pub review_rounds: u32,
+    pub live_attempt: Option<Attempt>,
+    pub last_attempts: Vec<Attempt>,
+    pub failure_reason: Option<FailureReason>,
+}
+
+/// Attempts so far: those that count against the cap, those that do not, and the cap.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the fields are api.md's")]
+pub struct Attempts {
+    pub charged: u32,
+    pub free: u32,
+    pub cap: u32,
+}
+
+/// Explains one bead.
+pub fn explain(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<Explanation, TownError> {
+    let bead = bead::get(sql, id)?;
+    let view = View::load(sql, ctx.now)?;
+    let live = attempt::live_of_bead(sql, id)?;
+    let last = attempt::of_bead(sql, id, ATTEMPTS_SHOWN)?;
+    let cap = finish::cap(sql, &view.config, bead.rig_id.as_ref())?;
+    let free = first(sql, "SELECT count(*) FROM attempts WHERE bead_id = ?1 AND charged = 0", &[id.into()])?;
+    let waits = bead.status == Status::Open;
+    let mut holds = if waits { gate::holds(sql, &view, &bead, &Purpose::Work)? } else { Vec::new() };
+    holds.sort_by_key(|h| h.code);
+    let verdict = match bead.status {
+        Status::InProgress => VerdictWord::Running,
+        Status::InReview => VerdictWord::InReview,
+        Status::Closed => VerdictWord::Finished,
+        Status::Failed => VerdictWord::Failed,
+        Status::Open if holds.is_empty() => VerdictWord::Ready,
+        Status::Open => VerdictWord::Waiting,
+    };
+    // Known only if everything that stands against it ends by itself.
+    let ends: Vec<_> = holds.iter().map(|h| h.until).collect();
+    let next_eligible_at = match verdict {
+        VerdictWord::Ready => Some(ctx.now),
+        VerdictWord::Waiting if ends.iter().all(Option::is_some) => ends.into_iter().flatten().max(),
+        _ => None,
+    };
+    Ok(Explanation {
+        summary: summary(&bead, verdict, &holds, live.as_ref()),
+        bead_id: bead.id.clone(),
+        status: bead.status,
+        verdict,
+        holds,
+        next_eligible_at,
+        attempts: Attempts {
+            charged: bead.dispatch_attempts,
+            free: free.map_or(Ok(0), |r| r.count(0))?,
+            cap,
+        },
+        review_rounds: bead.review_rounds,
+        live_attempt: live,
+        last_attempts: last,
+        failure_reason: bead.failure_reason,
+    })
+}
+
+fn summary(bead: &Bead, verdict: VerdictWord, holds: &[Hold], live: Option<&Attempt>) -> String {
+    match verdict {
+        VerdictWord::Running => live.map_or_else(
+            || "It is in progress without a live attempt; the safety net will re-queue it.".to_owned(),
+            |a| format!("{} is working on it since {}.", a.agent_name, a.booked_at),
+        ),
+        VerdictWord::Ready => "Nothing stands against it; it is dispatched at the next tick.".to_owned(),
+        VerdictWord::InReview => "Its work is done and waits for the refinery's verdict.".to_owned(),
+        VerdictWord::Finished => "It is finished.".to_owned(),
+        VerdictWord::Failed => {
+            let why = bead.failure_reason.as_ref().map_or("no reason was recorded", |f| f.message.as_str());
+            format!("It failed and stays so until somebody redrives it: {why}")
+        }
+        VerdictWord::Waiting => {
+            let texts: Vec<_> = holds.iter().map(|h| h.text.as_str()).collect();
+            let about = if holds.iter().any(|h| h.code == HoldCode::NotOpen) { "It is not dispatched" } else { "It waits" };
+            format!("{about}: {}.", texts.join("; "))
+        }
+    }
+}

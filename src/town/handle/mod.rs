@@ -1,0 +1,274 @@
+//! `handle`: one arm per command. Each arm checks everything before it writes anything; the savepoint around it undoes
+//! what a refusal had written all the same.
+
+mod agents;
+mod attempts;
+mod beads;
+mod by_hand;
+mod overrides;
+mod towns;
+
+use super::Ctx;
+use super::Reply;
+use super::command::{Actor, Command};
+use super::config::Config;
+use super::dispatch::late::{self, Completion, Work};
+use super::error::TownError;
+use super::id::{AgentId, RigId};
+use super::policy::{HEARTBEATS_MAX, MESSAGE_BYTES, NAME_CHARS, STATUS_MESSAGE_CHARS};
+use super::rig;
+use super::sql::Sql;
+use super::time::Timestamp;
+use super::{
+    agent, audit, drain, escalation, event, explain, mail, notify, overview, prime, redrive, review,
+};
+use serde_json::{Value as Json, json};
+
+/// Applies one command.
+#[allow(clippy::too_many_lines, reason = "one arm per command: the table of what a town can be asked")]
+pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> Result<Reply, TownError> {
+    match command {
+        Command::Found { town_id, name, owner_user_id } => towns::found(sql, ctx, &town_id, &name, &owner_user_id),
+        Command::GetConfig => Ok(Reply::ok(Config::load(sql)?.masked())?.quietly()),
+        Command::PatchConfig { patch } => towns::patch_config(sql, ctx, actor, &patch),
+        Command::AddRig { rig_id, name, git_url, default_branch } => {
+            towns::add_rig(sql, ctx, &rig_id, &name, &git_url, default_branch.as_deref())
+        }
+        Command::RemoveRig { rig_id } => towns::remove_rig(sql, ctx, actor, &rig_id),
+        Command::ListRigs => towns::list_rigs(sql),
+        Command::GetRigConfig { rig_id } => Ok(Reply::ok(rig::get(sql, &rig_id)?.config.shown())?.quietly()),
+        Command::PatchRigConfig { rig_id, patch } => towns::patch_rig_config(sql, ctx, actor, &rig_id, &patch),
+
+        Command::CreateBead { rig_id, bead } => beads::create(sql, ctx, actor, &rig_id, bead),
+        Command::Sling { rig_id, bead } => beads::sling(sql, ctx, actor, &rig_id, bead),
+        Command::GetBead { rig_id, bead_id } => beads::get(sql, rig_id.as_ref(), &bead_id),
+        Command::ListBeads { rig_id, filter } => beads::list(sql, &rig_id, &filter),
+        Command::UpdateBead { rig_id, bead_id, patch } => beads::update(sql, ctx, actor, &rig_id, &bead_id, patch),
+        Command::SetBeadStatus { rig_id, bead_id, status } => {
+            by_hand::set_status(sql, ctx, actor, Some(&rig_id), &bead_id, &status)
+        }
+        Command::CloseBead { rig_id: _, bead_id, agent_id } => {
+            by_hand::close(sql, ctx, actor, &bead_id, &AgentId(agent_id))
+        }
+        Command::CancelBead { bead_id, reason } => by_hand::cancel(sql, ctx, actor, &bead_id, &reason),
+        Command::DeleteBead { rig_id, bead_id } => by_hand::delete(sql, ctx, actor, &rig_id, &bead_id),
+        Command::RedriveBead { bead_id, reason } => {
+            let reason = reason.unwrap_or_else(|| "redriven by hand".to_owned());
+            capped("reason", &reason, MESSAGE_BYTES)?;
+            Reply::ok(redrive::one(sql, ctx, actor, &bead_id, &reason)?)
+        }
+        Command::Redrive { fingerprint, rig_id, limit, dry_run, reason } => {
+            capped("reason", &reason, MESSAGE_BYTES)?;
+            let ask = redrive::Many {
+                fingerprint: fingerprint.as_deref(),
+                rig_id: rig_id.as_ref(),
+                limit,
+                dry_run,
+                reason: &reason,
+            };
+            Reply::ok(redrive::many(sql, ctx, actor, &ask)?)
+        }
+        Command::ListEvents { bead_id, since, limit } => {
+            let since = since.as_deref().map(|s| moment("since", s)).transpose()?;
+            Ok(Reply::ok(event::list(sql, bead_id.as_ref(), since, limit)?)?.quietly())
+        }
+
+        Command::CreateAgent { rig_id, role, name, identity } => {
+            agents::create(sql, ctx, &rig_id, &role, &name, &identity)
+        }
+        Command::GetOrCreateAgent { rig_id, role } => agents::get_or_create(sql, ctx, &rig_id, &role),
+        Command::ListAgents { rig_id, role, status } => {
+            agents::list(sql, &rig_id, role.as_deref(), status.as_deref())
+        }
+        Command::GetAgent { rig_id, agent_id } => {
+            Ok(Reply::ok(agents::of_rig(sql, &rig_id, &agent_id)?)?.quietly())
+        }
+        Command::DeleteAgent { rig_id, agent_id } => agents::delete(sql, ctx, actor, &rig_id, &agent_id),
+        Command::Hook { rig_id: _, agent_id, bead_id } => agents::hook(sql, ctx, &agent_id, &bead_id),
+        Command::Unhook { rig_id: _, agent_id } => agents::unhook(sql, ctx, actor, &agent_id),
+        Command::Prime { agent_id } => Ok(Reply::ok(prime::prime(sql, ctx, &agent_id)?)?.quietly()),
+        Command::Done { agent_id, branch, pr_url, summary } => {
+            if let Some(branch) = &branch {
+                towns::check_branch("branch", branch)?;
+            }
+            capped("summary", summary.as_deref().unwrap_or_default(), MESSAGE_BYTES)?;
+            let work = Work { branch: branch.as_deref(), pr_url: pr_url.as_deref(), summary: summary.as_deref() };
+            late::done(sql, ctx, actor, &agent_id, &work)?;
+            Reply::ok(json!({"done": true}))
+        }
+        Command::Completed { agent_id, status, reason, phase, model_status } => {
+            let said = Completion {
+                status: &status,
+                reason: reason.as_deref(),
+                phase: phase.as_deref(),
+                model_status,
+            };
+            late::completed(sql, ctx, actor, &agent_id, &said)?;
+            Reply::ok(json!({"completed": true}))
+        }
+        Command::Heartbeat { agent_id, mut body } => {
+            if body.dispatch_id.is_none() {
+                body.dispatch_id = actor.dispatch().map(str::to_owned);
+            }
+            let beat = late::heartbeat(sql, ctx, &agent_id, &body)?;
+            let reply = Reply::ok(json!({"heartbeat": true}))?;
+            Ok(if beat.quiet { reply.quietly() } else { reply })
+        }
+        Command::Heartbeats { container_instance_id, agents } => {
+            heartbeats(sql, ctx, container_instance_id.as_deref(), agents)
+        }
+        Command::Checkpoint { agent_id, data } => {
+            agent::get(sql, &agent_id)?;
+            capped("data", &data.to_string(), super::policy::BODY_BYTES)?;
+            late::acted(sql, ctx, &agent_id, actor)?;
+            agent::checkpoint(sql, ctx, &agent_id, &data)?;
+            Reply::ok(json!({"written": true}))
+        }
+        Command::StatusMessage { agent_id, message } => {
+            let agent = agent::get(sql, &agent_id)?;
+            let message = message.trim();
+            if message.is_empty() || message.chars().count() > STATUS_MESSAGE_CHARS {
+                return Err(TownError::invalid(
+                    "message",
+                    format!("message must have 1 … {STATUS_MESSAGE_CHARS} characters after trimming"),
+                ));
+            }
+            late::acted(sql, ctx, &agent_id, actor)?;
+            agent::say(sql, ctx, &agent_id, message)?;
+            if let Some(bead) = &agent.hook {
+                let what = event::Happening {
+                    kind: "agent_status",
+                    agent: Some(&agent_id),
+                    new: Some(message),
+                    metadata: Some(json!({"agentId": agent_id, "message": message, "agent_name": agent.name,
+                                          "rig_id": agent.rig_id})),
+                    ..event::Happening::default()
+                };
+                event::record(sql, ctx, bead, what)?;
+            }
+            Reply::ok(json!({"ok": true}))
+        }
+        Command::EvictionContext { agent_id, branch, agent_name, saved_at } => {
+            towns::check_branch("branch", &branch)?;
+            capped("agent_name", &agent_name, NAME_CHARS * 4)?;
+            capped("saved_at", &saved_at, NAME_CHARS)?;
+            drain::saved(sql, ctx, &agent_id, &branch, &agent_name, &saved_at)?;
+            Reply::ok(json!({"written": true}))
+        }
+        Command::ReadMail { agent_id } => {
+            agent::get(sql, &agent_id)?;
+            Ok(Reply::ok(mail::take(sql, ctx, &agent_id)?)?.quietly())
+        }
+        Command::SendMail { from_agent_id, to_agent_id, subject, body } => {
+            let to = mail::address(sql, &to_agent_id)?;
+            mail::send(sql, ctx, &from_agent_id, &to, &subject, &body)?;
+            late::acted(sql, ctx, &AgentId(from_agent_id), actor)?;
+            Reply::created(json!({"sent": true}))
+        }
+        Command::ListMail { to, page } => {
+            let to = to.as_deref().map(|t| mail::address(sql, t)).transpose()?;
+            Ok(Reply::ok(mail::list(sql, to.as_ref(), &page)?)?.quietly())
+        }
+        Command::CompleteReview { entry_id, status, message, commit_sha } => {
+            let verdict = review::Verdict::parse(&status).ok_or_else(|| {
+                TownError::invalid("status", "status must be merged, failed or conflict")
+            })?;
+            capped("commit_sha", commit_sha.as_deref().unwrap_or_default(), NAME_CHARS)?;
+            review::complete(sql, ctx, &entry_id, verdict, &message, commit_sha.as_deref())?;
+            Reply::ok(json!({"completed": true}))
+        }
+        Command::SubmitReview { rig_id, agent_id, bead_id, branch, summary } => {
+            agents::submit_review(sql, ctx, actor, &rig_id, &agent_id, &bead_id, &branch, summary.as_deref())
+        }
+
+        Command::Escalate { rig_id, title, body, priority, metadata } => {
+            agents::escalate(sql, ctx, actor, &rig_id, &title, body.as_deref(), priority.as_deref(), metadata)
+        }
+        Command::ListEscalations { acknowledged } => Ok(Reply::ok(escalation::list(sql, acknowledged)?)?.quietly()),
+        Command::AcknowledgeEscalation { escalation_id } => {
+            Reply::ok(escalation::acknowledge(sql, ctx, actor, &escalation_id)?)
+        }
+        Command::ListNotifications { page } => Ok(Reply::ok(notify::list(sql, &page)?)?.quietly()),
+        Command::TestNotification => Reply::created(notify::test(sql, ctx, &Config::load(sql)?)?),
+
+        Command::GetDispatch => Ok(Reply::ok(overview::dispatch(sql, ctx)?)?.quietly()),
+        Command::Explain { bead_id } => Ok(Reply::ok(explain::explain(sql, ctx, &bead_id)?)?.quietly()),
+        Command::ListAttempts { filter } => attempts::list(sql, &filter),
+        Command::ListBreakers => overrides::list(sql, ctx),
+        Command::GetBreaker { scope } => overrides::get(sql, ctx, &scope),
+        Command::OverrideBreaker { scope, mode, reason, expires_in_ms } => {
+            overrides::set(sql, ctx, actor, &scope, &mode, reason.as_deref(), expires_in_ms)
+        }
+        Command::ProbeBreaker { scope } => overrides::probe(sql, ctx, actor, &scope),
+        Command::ListAudit { page } => Ok(Reply::ok(audit::list(sql, &page)?)?.quietly()),
+        Command::DebugStatus => Ok(Reply::ok(overview::debug(sql, ctx)?)?.quietly()),
+
+        Command::ContainerEviction => Reply::ok(drain::begin(sql, ctx)?),
+        Command::ContainerReady { nonce } => Reply::ok(drain::ready(sql, ctx, &nonce)?),
+        Command::DrainStatus => Ok(Reply::ok(drain::status(sql, ctx)?)?.quietly()),
+    }
+}
+
+fn heartbeats(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    instance: Option<&str>,
+    agents: Vec<super::command::Heartbeat>,
+) -> Result<Reply, TownError> {
+    if agents.len() > HEARTBEATS_MAX {
+        return Err(TownError::invalid("agents", format!("at most {HEARTBEATS_MAX} heartbeats at once")));
+    }
+    let mut quiet = true;
+    for mut body in agents {
+        let Some(agent) = body.agent_id.clone().filter(|a| !a.is_empty()) else {
+            return Err(TownError::invalid("agents", "every heartbeat needs an agentId"));
+        };
+        if body.container_instance_id.is_none() {
+            body.container_instance_id = instance.map(str::to_owned);
+        }
+        quiet &= late::heartbeat(sql, ctx, &AgentId(agent), &body)?.quiet;
+    }
+    let reply = Reply::ok(json!({"heartbeat": true}))?;
+    Ok(if quiet { reply.quietly() } else { reply })
+}
+
+/// 422 if `text` is longer than `cap` bytes.
+fn capped(field: &str, text: &str, cap: usize) -> Result<(), TownError> {
+    if text.len() > cap {
+        return Err(TownError::invalid(field, format!("{field} has {} bytes; at most {cap} are kept", text.len())));
+    }
+    Ok(())
+}
+
+/// 422 unless `text` has 1 … `cap` bytes beside white space.
+fn filled(field: &str, text: &str, cap: usize) -> Result<(), TownError> {
+    if text.trim().is_empty() {
+        return Err(TownError::invalid(field, format!("{field} must not be empty")));
+    }
+    capped(field, text, cap)
+}
+
+/// 422 unless `text` is an RFC 3339 time.
+fn moment(field: &str, text: &str) -> Result<Timestamp, TownError> {
+    Timestamp::parse(text).ok_or_else(|| TownError::invalid(field, format!("{field} must be an RFC 3339 time")))
+}
+
+/// The rig of a route, which must exist unless it is the mayor's pseudo rig.
+fn known_rig(sql: &dyn Sql, id: &RigId) -> Result<(), TownError> {
+    if rig::is_mayors(id) {
+        return Ok(());
+    }
+    rig::get(sql, id).map(|_| ())
+}
+
+/// A JSON object or nothing; 422 otherwise.
+fn object(field: &str, value: Option<Json>, cap: usize) -> Result<Json, TownError> {
+    match value {
+        None | Some(Json::Null) => Ok(json!({})),
+        Some(v @ Json::Object(_)) => {
+            capped(field, &v.to_string(), cap)?;
+            Ok(v)
+        }
+        Some(_) => Err(TownError::invalid(field, format!("{field} must be a JSON object"))),
+    }
+}

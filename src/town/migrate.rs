@@ -1,0 +1,115 @@
+//! Migrations: plain SQL from `migrations/town`, applied in order, one savepoint each, recorded with a checksum.
+//!
+//! A database whose recorded migration differs from ours, or that knows one we do not, is refused and not touched: it was
+//! written by other code than this.
+
+use super::sql::{Sql, SqlError, atomically};
+use super::time::Timestamp;
+use sha2::{Digest, Sha256};
+
+/// Our migrations, oldest first.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    id: 1,
+    name: "0001_town",
+    sql: include_str!("../../migrations/town/0001_town.sql"),
+}];
+
+/// One step of the schema.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// Its number: 1, 2, 3, ….
+    pub id: i64,
+    /// Its file's name.
+    pub name: &'static str,
+    /// Its text.
+    pub sql: &'static str,
+}
+
+impl Migration {
+    /// SHA-256 of the text, in hex.
+    #[must_use]
+    pub fn checksum(&self) -> String {
+        Sha256::digest(self.sql.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+/// Why a town refuses to start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MigrateError {
+    /// An applied migration has another text than ours.
+    #[error("migration {name} was applied with checksum {applied}, but this build has {ours}; deploy the build that wrote it, or add a new migration instead of changing this one")]
+    Changed {
+        /// The migration.
+        name: String,
+        /// What the database recorded.
+        applied: String,
+        /// What we have.
+        ours: String,
+    },
+    /// The database is ahead of us.
+    #[error("the database has migration {name}, which this build does not know; deploy a newer build")]
+    Unknown {
+        /// The migration.
+        name: String,
+    },
+    /// The database failed.
+    #[error("migrating failed: {0}")]
+    Sql(#[from] SqlError),
+}
+
+/// Brings a town's database up to date, or refuses and touches nothing.
+pub fn migrate(sql: &dyn Sql, now: Timestamp) -> Result<(), MigrateError> {
+    migrate_with(sql, now, MIGRATIONS, &TOWN)
+}
+
+/// The statements over one migrations table; towns and the fleet have one each.
+pub struct Ledger {
+    /// Creates the table.
+    pub create: &'static str,
+    /// Lists `id, name, checksum`.
+    pub list: &'static str,
+    /// Records one.
+    pub record: &'static str,
+}
+
+const TOWN: Ledger = Ledger {
+    create: "CREATE TABLE IF NOT EXISTS migrations (
+               id         INTEGER PRIMARY KEY,
+               name       TEXT NOT NULL,
+               checksum   TEXT NOT NULL,
+               applied_at INTEGER NOT NULL
+             ) STRICT",
+    list: "SELECT id, name, checksum FROM migrations ORDER BY id",
+    record: "INSERT INTO migrations (id, name, checksum, applied_at) VALUES (?1, ?2, ?3, ?4)",
+};
+
+/// As [`migrate`], with other steps (tests and the fleet).
+pub fn migrate_with(
+    sql: &dyn Sql,
+    now: Timestamp,
+    ours: &[Migration],
+    ledger: &Ledger,
+) -> Result<(), MigrateError> {
+    let exists = sql.query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migrations'", &[])?;
+    let applied = if exists.is_empty() { Vec::new() } else { sql.query(ledger.list, &[])? };
+    for row in &applied {
+        let (id, name, checksum) = (row.int(0)?, row.text(1)?, row.text(2)?);
+        match ours.iter().find(|m| m.id == id) {
+            None => return Err(MigrateError::Unknown { name }),
+            Some(m) if m.checksum() != checksum => {
+                return Err(MigrateError::Changed { name, applied: checksum, ours: m.checksum() });
+            }
+            Some(_) => {}
+        }
+    }
+    let last = applied.last().map_or(Ok(0), |r| r.int(0))?;
+    for m in ours.iter().filter(|m| m.id > last) {
+        atomically::<(), SqlError>(sql, || {
+            sql.execute(ledger.create, &[])?;
+            sql.script(m.sql)?;
+            sql.execute(ledger.record, &[m.id.into(), m.name.into(), m.checksum().into(), now.into()])?;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}

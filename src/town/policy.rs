@@ -1,0 +1,315 @@
+//! Every number the town decides by, in one table: its unit, and where it comes from.
+//!
+//! A number never stands in two places: code, tests, API and documents read it here. The first part holds the defaults
+//! and ranges of what a town's settings may change (`config.rs`); the rest is fixed. Times are [`Millis`], texts bytes.
+
+use super::time::{DAY, HOUR, MINUTE, Millis, SECOND};
+
+// ── dispatch: defaults of the settings ───────────────────────────────────────────────────────────────────────────
+
+/// Charged attempts after which a bead fails. With [`BACKOFF_MS`] a bead that never works is tried at about 0, 2, 7, 17
+/// and 47 minutes: long enough to outlive a deployment, cheap enough to lose.
+pub const MAX_ATTEMPTS: u32 = 5;
+/// Wait after the n-th failure in a row, the last one for all further ones. Five attempts, so four waits.
+pub const BACKOFF_MS: [Millis; 4] = [2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 30 * MINUTE];
+/// Up to this fraction is added to a backoff, hashed: the beads of an outage do not return in one burst.
+pub const JITTER: f64 = 0.1;
+/// How long a start may go unanswered: what the predecessor's worker waits (`protocol.md` 4.3).
+pub const START_TIMEOUT_MS: Millis = 60 * SECOND;
+/// Silence after which a running agent is looked at: three of the container's heartbeats, which come every 30 s.
+pub const HEARTBEAT_TIMEOUT_MS: Millis = 90 * SECOND;
+/// How long a health probe waits for a container to boot: image pull and clone cache, twice what is usual.
+pub const BOOT_TIMEOUT_MS: Millis = 2 * MINUTE;
+/// Polecats that may live in a town at once: what one container of the usual size carries.
+pub const MAX_AGENTS: u32 = 20;
+/// Polecats that may live in one rig at once: half a town, so that one rig cannot starve the others.
+pub const MAX_POLECATS_PER_RIG: u32 = 10;
+/// Starts in flight once the slow start has reached its limit. One start takes seconds to a minute; six at once fill
+/// [`MAX_AGENTS`] in a few minutes, and are all a bad container can burn at a time.
+pub const MAX_STARTS_IN_FLIGHT: u32 = 6;
+/// Starts in flight while the instance is unproven or has just failed; each proven start doubles it.
+pub const SLOW_START_FLOOR: u32 = 1;
+/// Reviews that may end otherwise than merged before the bead fails with `review.exhausted`.
+pub const MAX_REVIEW_ROUNDS: u32 = 5;
+
+// ── breaker: defaults of the settings ────────────────────────────────────────────────────────────────────────────
+
+/// The breaker opens when *more than* this many counted failures finished within [`BREAKER_WINDOW_MS`].
+pub const BREAKER_FAILURES: u32 = 20;
+/// The window of [`BREAKER_FAILURES`]: one longest backoff, so a town that fails steadily is always seen whole.
+pub const BREAKER_WINDOW_MS: Millis = 30 * MINUTE;
+/// Counted failures in a row, nothing proven in between, that open a town: small towns never reach
+/// [`BREAKER_FAILURES`] and must be protected, too.
+pub const BREAKER_CONSECUTIVE: u32 = 5;
+/// `repo.unavailable` in a row that open a rig: a repository seldom recovers by itself.
+pub const BREAKER_RIG_CONSECUTIVE: u32 = 3;
+/// Waits before the first, second, … probe of an episode; the last one for all further ones. An outage of 70 hours
+/// costs two probes an hour.
+pub const PROBE_MS: [Millis; 5] = [2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 30 * MINUTE];
+/// Up to this fraction is added to a probe's wait, hashed: 151 towns do not knock in the same second. The longest wait
+/// is thereby 36 minutes.
+pub const PROBE_JITTER: f64 = 0.2;
+
+// ── notices: defaults of the settings ────────────────────────────────────────────────────────────────────────────
+
+/// A breaker open for this long is announced once more.
+pub const STILL_OPEN_MS: Millis = HOUR;
+/// At most one notice about failed beads in this time, with the count.
+pub const ROLLUP_MS: Millis = 10 * MINUTE;
+
+// ── models: defaults of the settings (`protocol.md` 2.13) ────────────────────────────────────────────────────────
+
+/// The model of an agent for which nobody chose one.
+pub const DEFAULT_MODEL: &str = "anthropic/claude-sonnet-4.6";
+/// The small model of a town that chose none.
+pub const DEFAULT_SMALL_MODEL: &str = "anthropic/claude-haiku-4.5";
+
+// ── ranges of the settings: outside them 422 ─────────────────────────────────────────────────────────────────────
+
+/// Shortest time a setting may name: shorter ones would make the alarm spin.
+pub const MS_MIN: Millis = 100;
+/// Longest time a setting may name: one day.
+pub const MS_MAX: Millis = DAY;
+/// Least entries of a list of waits.
+pub const LIST_ENTRIES_MIN: usize = 1;
+/// Most entries of a list of waits.
+pub const LIST_ENTRIES_MAX: usize = 20;
+/// Least value of a count.
+pub const COUNT_MIN: u32 = 1;
+/// Greatest value of a count.
+pub const COUNT_MAX: u32 = 500;
+
+// ── probes, episodes, overrides ──────────────────────────────────────────────────────────────────────────────────
+
+/// Longest time a probing agent must run before its proof closes a breaker, however long the opening failures took.
+pub const PROBE_TRIAL_CAP: Millis = 15 * MINUTE;
+/// Beads that one half-open step may try when results are inconclusive.
+pub const PROBES_PER_TRIAL: u32 = 3;
+/// Re-opening within this time after closing takes the next probe wait, not the first.
+pub const REOPEN_WINDOW: Millis = 30 * MINUTE;
+/// *Closed* is announced at the latest this long after closing, if there is too little work for a full slow start.
+pub const CLOSED_ANNOUNCE: Millis = 30 * MINUTE;
+/// Probes brought forward by new container instances, per hour: a container that restarts for ever must not turn each
+/// restart into a dispatch.
+pub const INSTANCE_PROBES_PER_HOUR: u32 = 3;
+/// The window of [`INSTANCE_PROBES_PER_HOUR`].
+pub const INSTANCE_PROBES_WINDOW: Millis = HOUR;
+/// A probe by hand is accepted at most once in this time; sooner is 429.
+pub const MANUAL_PROBE_EVERY: Millis = MINUTE;
+/// Longest `forced_closed`: it switches the protection off.
+pub const FORCED_CLOSED_MAX: Millis = HOUR;
+/// Longest `shadow`: it switches the protection off, but somebody is watching.
+pub const SHADOW_MAX: Millis = 7 * DAY;
+/// Longest `forced_open`. It is safe, so this only catches slips of the keyboard (the expiry itself is mandatory).
+pub const FORCED_OPEN_MAX: Millis = 30 * DAY;
+/// `container.rejected` in a row on different beads, nothing accepted in between, that are the container's fault.
+pub const REJECTED_IN_A_ROW: u32 = 3;
+
+// ── the container ────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A drain without a word of a new instance ends after this (`protocol.md` 4.8).
+pub const DRAIN_LIMIT: Millis = 7 * MINUTE;
+/// An agent may say `starting` until this long after its booking: a clone of a large repository and a slow boot.
+pub const BOOT_GRACE: Millis = 15 * MINUTE;
+/// A bead `in_progress` without a live attempt for this long is an orphan (safety net, rule 3).
+pub const ORPHAN_GRACE: Millis = 5 * MINUTE;
+/// Shortest town hold that a `Retry-After` can cause.
+pub const RETRY_AFTER_MIN: Millis = 5 * SECOND;
+/// Longest town hold that a `Retry-After` can cause: the last entry of [`BACKOFF_MS`].
+pub const RETRY_AFTER_MAX: Millis = 30 * MINUTE;
+/// How long a stop may go unanswered.
+pub const STOP_TIMEOUT: Millis = 10 * SECOND;
+/// How long a look (health or agent status) may go unanswered.
+pub const LOOK_TIMEOUT: Millis = 10 * SECOND;
+/// How long a webhook may go unanswered.
+pub const WEBHOOK_TIMEOUT: Millis = 10 * SECOND;
+/// A heartbeat of an attempt that is over costs its process at most one `StopAgent` in this time.
+pub const LATE_STOP_EVERY: Millis = MINUTE;
+/// Calls that one alarm loop has in the air: the platform's six simultaneous connections.
+pub const CALLS_AT_ONCE: usize = 6;
+/// Starts among them: one connection always stays free for a probe, a stop or a webhook.
+pub const STARTS_AT_ONCE: usize = 5;
+/// Bytes of an answer's body that are read: a control server's error is a few hundred, a proxy's page need not be read
+/// to its end.
+pub const ANSWER_BYTES: usize = 8_192;
+
+// ── delivery ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Wait after the first failed webhook; doubles each time.
+pub const WEBHOOK_BACKOFF_MIN: Millis = 10 * SECOND;
+/// The doubling of [`WEBHOOK_BACKOFF_MIN`] ends here.
+pub const WEBHOOK_BACKOFF_MAX: Millis = HOUR;
+/// A webhook is given up this long after its notification.
+pub const WEBHOOK_GIVE_UP: Millis = DAY;
+/// A post that was not settled by then has lost its owner and is made again: [`WEBHOOK_TIMEOUT`] and some room for the
+/// object to write the outcome down.
+pub const WEBHOOK_LEASE: Millis = WEBHOOK_TIMEOUT + 5 * SECOND;
+/// Posts of one town in the air: more would only wait for a connection while their lease runs ([`CALLS_AT_ONCE`]).
+pub const POSTS_AT_ONCE: u32 = 6;
+
+// ── redrive ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// One step of a paced redrive.
+pub const REDRIVE_EVERY: Millis = MINUTE;
+/// Beads per [`REDRIVE_EVERY`] until one of them is proven.
+pub const REDRIVE_FIRST: u32 = 1;
+/// Beads per [`REDRIVE_EVERY`] from then on.
+pub const REDRIVE_THEN: u32 = 20;
+/// The first so many beads of a paced redrive are its trial.
+pub const REDRIVE_TRIAL: u32 = 10;
+/// So many failures of the trial with one fingerprint stop the redrive.
+pub const REDRIVE_STOP_AFTER: u32 = 3;
+/// Most beads of one redrive, and its default.
+pub const REDRIVE_LIMIT: u32 = 5_000;
+/// Bead ids that the answer to a redrive lists.
+pub const REDRIVE_IDS_SHOWN: u32 = 100;
+/// Times a mayor may redrive one bead; people have no limit.
+pub const MAYOR_REDRIVES: u32 = 2;
+
+// ── text caps, in bytes unless they say characters ───────────────────────────────────────────────────────────────
+
+/// A title.
+pub const TITLE_BYTES: usize = 500;
+/// A body.
+pub const BODY_BYTES: usize = 64 * 1024;
+/// A bead's metadata as JSON text.
+pub const METADATA_BYTES: usize = 64 * 1024;
+/// A mail's body, a message, a nudge, a checkpoint's summary.
+pub const MESSAGE_BYTES: usize = 16 * 1024;
+/// What the other side said, within a reason; also the reason a person gives.
+pub const REASON_BYTES: usize = 500;
+/// A town's or a rig's settings as JSON text.
+pub const CONFIG_BYTES: usize = 64 * 1024;
+/// A URL among the settings.
+pub const URL_BYTES: usize = 2_048;
+/// A short text among the settings: a model's name, an author, an id.
+pub const SETTING_BYTES: usize = 500;
+/// A role's custom instructions, in characters (`protocol.md` 2.13).
+pub const INSTRUCTIONS_CHARS: usize = 2_000;
+/// A name of a town or rig, in characters (`protocol.md` 2.3).
+pub const NAME_CHARS: usize = 64;
+/// An agent's status message, in characters (`protocol.md` 3.1).
+pub const STATUS_MESSAGE_CHARS: usize = 280;
+/// A gate's command.
+pub const GATE_BYTES: usize = 4 * 1024;
+/// Gates of a town or rig.
+pub const GATES_MAX: usize = 50;
+/// A value in the audit, as JSON text: it says what changed, it is no backup.
+pub const AUDIT_VALUE_BYTES: usize = 4 * 1024;
+/// The facts of a notification as JSON text.
+pub const FACTS_BYTES: usize = 16 * 1024;
+/// The beginning of a text that stands for it in a title or subject, in characters (`protocol.md` 2.7).
+pub const EXCERPT_CHARS: usize = 100;
+/// One failure within a roll-up.
+pub const ROLLUP_TEXT_BYTES: usize = 300;
+
+// ── lists and work per tick ──────────────────────────────────────────────────────────────────────────────────────
+
+/// Rows that one rule handles in one tick; what is left is due at once again. Keeps a tick flat whatever is stored.
+pub const RULE_ROWS: u32 = 100;
+/// Entries of a list that names no limit.
+pub const LIST_DEFAULT: u32 = 100;
+/// Most entries of a list.
+pub const LIST_MAX: u32 = 500;
+/// Groups of failures that the dispatch overview shows.
+pub const FAILURES_SHOWN: u32 = 50;
+/// Attempts that an explanation shows.
+pub const ATTEMPTS_SHOWN: u32 = 5;
+/// Heartbeats that one call may carry.
+pub const HEARTBEATS_MAX: usize = 500;
+/// Mails that one reading hands over; what is left comes with the next.
+pub const MAIL_AT_ONCE: u32 = 100;
+/// Escalations that the list shows (`protocol.md` 1.4).
+pub const ESCALATIONS_SHOWN: u32 = 100;
+/// Failed beads that a roll-up names; the rest it counts. With [`ROLLUP_TEXT_BYTES`] this fits into a mail.
+pub const ROLLUP_SHOWN: usize = 20;
+/// Open beads that prime shows (`protocol.md` 2.11).
+pub const PRIME_BEADS: u32 = 20;
+/// Newest beads of a rig among which prime looks for open ones, so that it reads the same whatever is stored.
+pub const PRIME_LOOKBACK: u32 = 200;
+
+// ── retention: nothing that is appended to grows for ever ────────────────────────────────────────────────────────
+
+/// Attempts are kept this long.
+pub const ATTEMPT_RETENTION: Millis = 90 * DAY;
+/// Notifications and their deliveries are kept this long.
+pub const NOTIFICATION_RETENTION: Millis = 90 * DAY;
+/// The audit is kept this long.
+pub const AUDIT_RETENTION: Millis = 365 * DAY;
+/// Bead events are kept this long …
+pub const EVENT_RETENTION: Millis = 90 * DAY;
+/// … and at most so many of them.
+pub const EVENTS_KEPT: u32 = 50_000;
+/// An idle polecat or refinery without a hook is removed after this.
+pub const IDLE_AGENT_RETENTION: Millis = DAY;
+
+// ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Polecats are called this, in this order, each name once per town; then `Polecat-<n>`. One ASCII word each: the name
+/// becomes part of a branch.
+pub const POLECAT_NAMES: [&str; 20] = [
+    "Toast", "Maple", "Birch", "Piston", "Gasket", "Ember", "Rivet", "Clutch", "Juniper", "Sprocket", "Cinder",
+    "Flint", "Diesel", "Chrome", "Shale", "Axle", "Torque", "Dune", "Wick", "Rusty",
+];
+
+// ── work per tick: looks, stops and their leases ─────────────────────────────────────────────────────────────────
+
+/// Lease of a look at agents: `/health` (5 s) and six calls of [`LOOK_TIMEOUT`] in sequence, with room to spare.
+pub const LOOK_LEASE: Millis = 90 * SECOND;
+
+/// How many agents one look asks about: as many as calls may run at once.
+pub const LOOKS_AT_ONCE: u32 = 6;
+
+/// Lease of a stop: [`STOP_TIMEOUT`] and room to spare.
+pub const STOP_LEASE: Millis = 15 * SECOND;
+
+/// How many stops one tick sends.
+pub const STOPS_AT_ONCE: u32 = 6;
+
+/// A stop that was answered with an error is sent again after this long, doubled each time.
+pub const STOP_RETRY: Millis = 30 * SECOND;
+
+/// A stop that was never answered is forgotten after a day: its process has long gone with its container.
+pub const STOP_RETENTION: Millis = DAY;
+
+/// Room to spare beyond `boot_timeout_ms` in the lease of a health check.
+pub const HEALTH_SLACK: Millis = 30 * SECOND;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn polecat_names_are_twenty_distinct_words_that_fit_into_a_branch() {
+        let slugs: BTreeSet<String> = POLECAT_NAMES.iter().map(|n| n.to_ascii_lowercase()).collect();
+        assert_eq!(slugs.len(), 20);
+        assert_eq!(POLECAT_NAMES[0], "Toast");
+        assert!(slugs.iter().all(|s| s.bytes().all(|b| b.is_ascii_lowercase())));
+    }
+
+    #[test]
+    fn waits_never_shrink_and_lie_within_the_ranges_of_the_settings() {
+        for list in [&BACKOFF_MS[..], &PROBE_MS[..]] {
+            assert!(list.windows(2).all(|w| w[0] <= w[1]));
+            assert!(list.iter().all(|ms| (MS_MIN..=MS_MAX).contains(ms)));
+            assert!((LIST_ENTRIES_MIN..=LIST_ENTRIES_MAX).contains(&list.len()));
+        }
+    }
+
+    #[test]
+    fn a_bead_that_never_works_is_tried_at_0_2_7_17_and_47_minutes() {
+        let mut at = 0;
+        let mut tries = vec![0];
+        for n in 1..MAX_ATTEMPTS as usize {
+            at += BACKOFF_MS[(n - 1).min(BACKOFF_MS.len() - 1)];
+            tries.push(at / MINUTE);
+        }
+        assert_eq!(tries, [0, 2, 7, 17, 47]);
+    }
+
+    #[test]
+    fn one_call_always_stays_free_beside_the_starts() {
+        const { assert!(STARTS_AT_ONCE < CALLS_AT_ONCE) }
+    }
+}

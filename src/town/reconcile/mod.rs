@@ -1,0 +1,80 @@
+//! Reconcile: the rules that fire in a tick, in the order of `design.md` 8. Each reads only rows that are due.
+//!
+//! A tick runs in one savepoint: whatever it books is booked together with the rows that say why.
+
+pub mod beads;
+pub mod caps;
+pub mod invariants;
+pub mod leases;
+pub mod orphans;
+pub mod probes;
+pub mod retention;
+pub mod reviews;
+pub mod wake;
+
+use super::Ctx;
+use super::config::Config;
+use super::dispatch::gate::View;
+use super::dispatch::{late, stops};
+use super::effect::{Effect, FleetReport};
+use super::error::TownError;
+use super::sql::{Sql, first};
+use super::state::State;
+use super::{breakers, drain, notify, redrive};
+
+/// Fires every rule that is due; the effects it returns are booked.
+pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
+    if State::find(sql)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let before = sql.usage();
+    let breaker_before = breakers::load(sql, &breakers::Scope::Town)?.state;
+    let config = Config::load(sql)?;
+    drain::expire(sql, ctx)?;
+    let mut effects = leases::run(sql, ctx)?; // rules 1 and 2
+    effects.extend(stops::send_due(sql, ctx)?);
+    orphans::run(sql, ctx, &config)?; // rule 3
+    caps::run(sql, ctx, &config)?;
+    redrive::due(sql, ctx)?;
+    beads::ripen(sql, ctx)?;
+    probes::pass_time(sql, ctx, &config)?; // rule 4, before the gate looks at the breakers
+    let mut view = View::load(sql, ctx.now)?;
+    effects.extend(probes::run(sql, ctx, &mut view)?);
+    effects.extend(reviews::run(sql, ctx, &mut view)?); // rule 5
+    effects.extend(beads::run(sql, ctx, &mut view)?); // rule 6
+    notify::flush_rollup(sql, ctx, &config)?; // rule 9
+    effects.extend(notify::book_posts(sql, ctx, &config)?);
+    retention::run(sql, ctx)?; // rule 10
+    let breaker = breakers::load(sql, &breakers::Scope::Town)?.state;
+    if breaker != breaker_before {
+        effects.push(Effect::ReportToFleet(report(sql, ctx)?));
+    }
+    let after = sql.usage();
+    ctx.emit(late::tick_point(
+        ctx.now,
+        effects.len(),
+        after.rows_read - before.rows_read,
+        after.rows_written - before.rows_written,
+    ));
+    Ok(effects)
+}
+
+/// How the town stands, for the fleet.
+pub fn report(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<FleetReport, TownError> {
+    let waiting = first(
+        sql,
+        "SELECT count(*)
+         FROM (SELECT 1 FROM beads INDEXED BY beads_ready
+               WHERE status = 'open' AND held = 0 AND staged = 0 AND triage_request = 0 AND open_blockers = 0
+                 AND not_before IS NULL AND type IN ('issue', 'merge_request')
+               LIMIT 1000)",
+        &[],
+    )?;
+    Ok(FleetReport {
+        town_id: State::load(sql)?.town_id,
+        breaker: breakers::load(sql, &breakers::Scope::Town)?.state.as_str().to_owned(),
+        next_wake: wake::next_wake(sql, ctx)?,
+        open_work: waiting.map_or(Ok(0), |r| r.count(0))?,
+        at: ctx.now,
+    })
+}

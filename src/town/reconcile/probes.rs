@@ -1,0 +1,123 @@
+//! Rule 4: breaker probes.
+
+use super::super::Ctx;
+use super::super::breakers::{self, Scope};
+use super::super::config::Config;
+use super::super::dispatch::breaker::{Breaker, Event, Mode, State as BreakerState};
+use super::super::dispatch::candidates;
+use super::super::dispatch::gate::{self, Purpose, View};
+use super::super::dispatch::start;
+use super::super::effect::Effect;
+use super::super::error::TownError;
+use super::super::policy::HEALTH_SLACK;
+use super::super::sql::Sql;
+use super::super::state::State;
+use super::super::time::Timestamp;
+
+/// Lets time pass over every breaker: overrides and leases end, trials ripen, people are told.
+pub fn pass_time(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<(), TownError> {
+    let state = State::load(sql)?;
+    for (scope, b) in breakers::all(sql)? {
+        if deadline(&b, config).is_some_and(|t| t <= ctx.now) {
+            breakers::apply(sql, ctx, &state, config, &scope, Event::Tick)?;
+        }
+    }
+    Ok(())
+}
+
+/// The next moment at which time alone changes this breaker.
+fn deadline(b: &Breaker, config: &Config) -> Option<Timestamp> {
+    [
+        b.override_.as_ref().map(|o| o.until),
+        b.health_until,
+        b.trial_deadline().filter(|_| b.state == BreakerState::HalfOpen),
+        b.still_open_deadline(config.notify.still_open_ms),
+        b.announce_deadline(),
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+}
+
+/// Books health checks that are due, and gives free permits to the best candidate.
+///
+/// *Guarantees*: while a scope is open nothing starts in it but its trial, one at a time; a probe without a bead that
+/// could use it costs nothing.
+/// *Assumptions*: [`candidates::trial`] and the gate agree on what is admissible.
+pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View) -> Result<Vec<Effect>, TownError> {
+    let mut effects = Vec::new();
+    let scopes: Vec<Scope> = view.breakers.keys().cloned().collect();
+    for scope in scopes {
+        let Some(b) = view.breakers.get(&scope).cloned() else { continue };
+        if b.override_.is_some() && b.order(ctx.now).is_some() {
+            continue;
+        }
+        match b.state {
+            BreakerState::Closed => {}
+            BreakerState::Open => effects.extend(check_health(sql, ctx, view, &scope, &b)?),
+            BreakerState::HalfOpen if b.trial.is_some() => {}
+            BreakerState::HalfOpen => effects.extend(give_permit(sql, ctx, view, &scope, &b)?),
+        }
+    }
+    Ok(effects)
+}
+
+fn check_health(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    view: &mut View,
+    scope: &Scope,
+    b: &Breaker,
+) -> Result<Option<Effect>, TownError> {
+    let due = b.next_probe_at.is_none_or(|t| t <= ctx.now);
+    if !due || b.health_until.is_some() || candidates::trial(sql, view, scope, b)?.is_none() {
+        return Ok(None);
+    }
+    let boot_timeout = view.config.dispatch.boot_timeout_ms;
+    let until = ctx.now.plus(boot_timeout).plus(HEALTH_SLACK);
+    breakers::apply(sql, ctx, &view.state, &view.config, scope, Event::HealthBooked(until))?;
+    view.breakers.insert(scope.clone(), breakers::load(sql, scope)?);
+    Ok(Some(Effect::ProbeContainer { scope: scope.text(), generation: b.generation, boot_timeout }))
+}
+
+fn give_permit(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    view: &mut View,
+    scope: &Scope,
+    b: &Breaker,
+) -> Result<Option<Effect>, TownError> {
+    if let Some(candidate) = candidates::trial(sql, view, scope, b)?
+        && let Ok(permit) = gate::admit(sql, view, candidate.bead, &Purpose::Trial(candidate.scopes))?
+    {
+        return start::book(sql, ctx, view, permit).map(Some);
+    }
+    breakers::apply(sql, ctx, &view.state, &view.config, scope, Event::NoCandidate)?;
+    view.breakers.insert(scope.clone(), breakers::load(sql, scope)?);
+    Ok(None)
+}
+
+/// The next moment at which a breaker needs a tick: time alone, or a probe that some bead could use.
+pub fn next_deadline(sql: &dyn Sql, view: &View) -> Result<Option<Timestamp>, TownError> {
+    let mut next = None;
+    let mut note = |t: Option<Timestamp>| {
+        if let Some(t) = t {
+            next = Some(next.map_or(t, |n: Timestamp| n.min(t)));
+        }
+    };
+    for (scope, b) in &view.breakers {
+        note(deadline(b, &view.config));
+        let ordered = b.order(view.now).map(|o| o.mode);
+        if matches!(ordered, Some(Mode::ForcedOpen | Mode::ForcedClosed | Mode::Shadow)) {
+            continue;
+        }
+        match b.state {
+            BreakerState::Open if b.health_until.is_none() && candidates::trial(sql, view, scope, b)?.is_some() => {
+                note(Some(b.next_probe_at.unwrap_or(view.now)));
+            }
+            BreakerState::HalfOpen if b.trial.is_none() => note(Some(view.now)),
+            BreakerState::Open | BreakerState::HalfOpen | BreakerState::Closed => {}
+        }
+    }
+    Ok(next)
+}

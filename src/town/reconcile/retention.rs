@@ -1,0 +1,37 @@
+//! Rule 10: what is past its time is dropped. Arms nothing: it rides along with ticks that something else caused.
+
+use super::super::Ctx;
+use super::super::error::TownError;
+use super::super::policy::{ATTEMPT_RETENTION, IDLE_AGENT_RETENTION, RULE_ROWS};
+use super::super::sql::Sql;
+use super::super::{audit, event, mail, notify, redrive};
+use super::super::dispatch::stops;
+
+/// Drops old attempts, events, notices, mail, audit entries, and agents that nobody needs.
+///
+/// *Guarantees*: at most a hundred rows of each kind a tick.
+/// *Assumptions*: every append-only table has an index that yields its oldest rows first.
+pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
+    // By `seq`, the order in which attempts were booked; a live one is never older than its limit.
+    sql.execute(
+        "DELETE FROM attempts
+         WHERE attempt_id IN (SELECT attempt_id FROM attempts ORDER BY seq LIMIT ?2)
+           AND finished_at IS NOT NULL AND finished_at < ?1",
+        &[ctx.now.plus(-ATTEMPT_RETENTION).into(), RULE_ROWS.into()],
+    )?;
+    // Idle for a day and not hooked: the next bead gets a polecat of its own.
+    sql.execute(
+        "DELETE FROM agents
+         WHERE agent_id IN (SELECT agent_id FROM agents INDEXED BY agents_free_since
+                            WHERE status = 'idle' AND current_hook_bead_id IS NULL AND role <> 'mayor'
+                              AND coalesce(last_activity_at, created_at) < ?1
+                            LIMIT ?2)",
+        &[ctx.now.plus(-IDLE_AGENT_RETENTION).into(), RULE_ROWS.into()],
+    )?;
+    event::prune(sql, ctx.now)?;
+    notify::prune(sql, ctx.now)?;
+    mail::prune(sql, ctx.now)?;
+    audit::prune(sql, ctx.now)?;
+    stops::prune(sql, ctx.now)?;
+    redrive::prune(sql, ctx.now.plus(-ATTEMPT_RETENTION))
+}

@@ -1,0 +1,366 @@
+//! Reviews: the merge request that stands for "this branch wants in", and what its verdict does.
+//!
+//! The review queue *is* the open MR beads. A rig's refinery takes one at a time, through the same gate as all work.
+
+use super::Ctx;
+use super::bead::{self, Bead, Because, Draft, FailureReason, Kind, Priority, Status};
+use super::config::Config;
+use super::dependency;
+use super::dispatch::attempt;
+use super::dispatch::backoff;
+use super::dispatch::finish::{End, Then, finish};
+use super::dispatch::stops::{self, When};
+use super::effect::DataPoint;
+use super::error::TownError;
+use super::escalation::{self, Raise};
+use super::event::{self, Happening};
+use super::id::{AgentId, BeadId};
+use super::notify;
+use super::rig;
+use super::sql::{Row, Sql, SqlError, Value, first};
+use super::state::State;
+use super::text;
+use serde_json::{Value as Json, json};
+
+/// The satellite row of a merge request.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "columns, documented in migrations/town/0001_town.sql")]
+pub struct MergeRequest {
+    pub bead_id: BeadId,
+    pub source_bead_id: BeadId,
+    pub source_agent_id: Option<AgentId>,
+    pub branch: String,
+    pub target_branch: String,
+    pub verdict: Option<String>,
+    pub message: Option<String>,
+}
+
+/// What a refinery decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The branch is in.
+    Merged,
+    /// Its gates failed, or it was refused.
+    Failed,
+    /// It does not merge.
+    Conflict,
+}
+
+impl Verdict {
+    /// As stored and as on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Merged => "merged",
+            Self::Failed => "failed",
+            Self::Conflict => "conflict",
+        }
+    }
+    /// Reads a verdict.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Merged, Self::Failed, Self::Conflict].into_iter().find(|v| v.as_str() == text)
+    }
+}
+
+fn read(r: &Row) -> Result<MergeRequest, SqlError> {
+    Ok(MergeRequest {
+        bead_id: BeadId(r.text(0)?),
+        source_bead_id: BeadId(r.text(1)?),
+        source_agent_id: r.opt_text(2)?.map(AgentId),
+        branch: r.text(3)?,
+        target_branch: r.text(4)?,
+        verdict: r.opt_text(5)?,
+        message: r.opt_text(6)?,
+    })
+}
+
+/// The merge request behind an MR bead.
+pub fn find(sql: &dyn Sql, mr: &BeadId) -> Result<Option<MergeRequest>, TownError> {
+    let row = first(
+        sql,
+        "SELECT bead_id, source_bead_id, source_agent_id, branch, target_branch, verdict, message
+         FROM merge_requests
+         WHERE bead_id = ?1",
+        &[mr.into()],
+    )?;
+    Ok(row.as_ref().map(read).transpose()?)
+}
+
+/// The merge requests of a source, newest last.
+pub fn of_source(sql: &dyn Sql, source: &BeadId) -> Result<Vec<MergeRequest>, TownError> {
+    let rows = sql.query(
+        "SELECT bead_id, source_bead_id, source_agent_id, branch, target_branch, verdict, message
+         FROM merge_requests
+         WHERE source_bead_id = ?1",
+        &[source.into()],
+    )?;
+    Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+}
+
+/// Work with a branch: the source goes `in_review`, and an MR bead stands for the branch. Idempotent per source and
+/// branch while that MR is undecided.
+pub fn submit(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    source: &mut Bead,
+    agent: Option<&AgentId>,
+    branch: &str,
+    summary: Option<&str>,
+) -> Result<(), TownError> {
+    if source.status != Status::InReview {
+        let by = agent.map_or("system", AgentId::as_str);
+        let because = Because { agent, ..Because::of(by, "submitted for review") };
+        bead::transition(sql, ctx, source, Status::InReview, because)?;
+    }
+    for mr in of_source(sql, &source.id)? {
+        let undecided = bead::find(sql, &mr.bead_id)?.is_some_and(|b| !b.status.is_final());
+        if mr.branch == branch && undecided {
+            return Ok(());
+        }
+    }
+    let rig = source.rig_id.as_ref().map(|id| rig::find(sql, id)).transpose()?.flatten();
+    let target = rig.map_or_else(|| "main".to_owned(), |r| r.default_branch);
+    let mr = bead::create(
+        sql,
+        ctx,
+        Draft {
+            kind: Kind::MergeRequest,
+            title: text::cut(&format!("Review: {branch}"), super::policy::TITLE_BYTES).to_owned(),
+            body: summary.map(str::to_owned),
+            rig_id: source.rig_id.clone(),
+            parent: None,
+            priority: source.priority,
+            labels: vec![bead::label::MERGE_REQUEST.to_owned()],
+            metadata: json!({"source_bead_id": source.id, "source_agent_id": agent}),
+            created_by: agent.map(|a| a.0.clone()),
+            depends_on: Vec::new(),
+        },
+    )?;
+    sql.execute(
+        "INSERT INTO merge_requests (bead_id, source_bead_id, source_agent_id, branch, target_branch, summary)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        &[
+            (&mr.id).into(),
+            (&source.id).into(),
+            agent.into(),
+            branch.into(),
+            (&target).into(),
+            summary.into(),
+        ],
+    )?;
+    dependency::add(sql, &mr.id, &source.id, dependency::Kind::Tracks)?;
+    event::record(
+        sql,
+        ctx,
+        &source.id,
+        Happening {
+            kind: "review_submitted",
+            agent,
+            new: Some(branch),
+            metadata: Some(json!({"branch": branch, "target_branch": target, "mr_bead_id": mr.id})),
+            ..Happening::default()
+        },
+    )?;
+    ctx.emit(DataPoint { event: "review.submitted", bead_id: source.id.0.clone(), ..DataPoint::default() });
+    Ok(())
+}
+
+/// `POST review-queue/:id/complete`: a verdict, which is also the success of the refinery's attempt. Repeating the same
+/// verdict changes nothing; another one for a decided MR is 409.
+pub fn complete(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    entry: &BeadId,
+    verdict: Verdict,
+    message: &str,
+    commit_sha: Option<&str>,
+) -> Result<(), TownError> {
+    let mut mr = bead::find(sql, entry)?
+        .filter(|b| b.kind == Kind::MergeRequest)
+        .ok_or_else(|| TownError::missing("Review entry"))?;
+    if mr.status.is_final() {
+        let known = find(sql, entry)?.and_then(|m| m.verdict);
+        if known.as_deref() == Some(verdict.as_str()) {
+            return Ok(());
+        }
+        return Err(TownError::conflict(
+            mr.status.as_str(),
+            format!("Merge request {entry} was decided already: {}", known.as_deref().unwrap_or(mr.status.as_str())),
+        ));
+    }
+    // The verdict judges the source, not the dispatch: whatever it says, the refinery did its work.
+    if let Some(attempt) = attempt::live_of_bead(sql, entry)? {
+        finish(sql, ctx, &attempt, End::Succeeded)?;
+        mr = bead::get(sql, entry)?;
+    }
+    settle(sql, ctx, &mut mr, verdict, message, commit_sha)
+}
+
+/// Applies a verdict to an undecided MR and its source.
+pub fn settle(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    mr: &mut Bead,
+    verdict: Verdict,
+    message: &str,
+    commit_sha: Option<&str>,
+) -> Result<(), TownError> {
+    // Redacted before it is cut, or half a token could survive at the edge.
+    let message = text::cut_tail(&text::redact(message), super::policy::MESSAGE_BYTES).to_owned();
+    let message = if message.trim().is_empty() { format!("the refinery reported {}", verdict.as_str()) } else { message };
+    sql.execute(
+        "UPDATE merge_requests SET verdict = ?2, message = ?3, commit_sha = ?4 WHERE bead_id = ?1",
+        &[(&mr.id).into(), verdict.as_str().into(), (&message).into(), commit_sha.into()],
+    )?;
+    let request = find(sql, &mr.id)?.ok_or_else(|| SqlError::new("a merge request without its satellite row"))?;
+    let source = bead::find(sql, &request.source_bead_id)?;
+    event::record(
+        sql,
+        ctx,
+        &request.source_bead_id,
+        Happening {
+            kind: "review_completed",
+            new: Some(verdict.as_str()),
+            metadata: Some(json!({"message": text::cut(&message, 2_000), "commit_sha": commit_sha})),
+            ..Happening::default()
+        },
+    )?;
+    ctx.emit(DataPoint {
+        event: "review.completed",
+        bead_id: request.source_bead_id.0.clone(),
+        label: verdict.as_str().to_owned(),
+        reason: text::cut(&message, 500).to_owned(),
+        ..DataPoint::default()
+    });
+    match verdict {
+        Verdict::Merged => merged(sql, ctx, mr, source),
+        Verdict::Failed | Verdict::Conflict => refused(sql, ctx, mr, source, verdict, &message),
+    }
+}
+
+/// MR, source and sibling MRs closed; dependants freed.
+fn merged(sql: &dyn Sql, ctx: &Ctx<'_>, mr: &mut Bead, source: Option<Bead>) -> Result<(), TownError> {
+    bead::transition(sql, ctx, mr, Status::Closed, Because::of("system", "merged"))?;
+    let Some(mut source) = source else { return Ok(()) };
+    for sibling in of_source(sql, &source.id)? {
+        let Some(mut other) = bead::find(sql, &sibling.bead_id)?.filter(|b| !b.status.is_final()) else { continue };
+        end_attempt(sql, ctx, &other.id, "its source was merged by another merge request")?;
+        other = bead::get(sql, &other.id)?;
+        bead::transition(sql, ctx, &mut other, Status::Closed, Because::of("system", "its source was merged"))?;
+    }
+    if !source.status.is_final() {
+        bead::transition(sql, ctx, &mut source, Status::Closed, Because::of("system", "merged"))?;
+    }
+    Ok(())
+}
+
+/// The source is open again after a while, or failed with the MR when it has been refused too often.
+fn refused(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    mr: &mut Bead,
+    source: Option<Bead>,
+    verdict: Verdict,
+    message: &str,
+) -> Result<(), TownError> {
+    let config = Config::load(sql)?;
+    let state = State::load(sql)?;
+    let rounds = source.as_ref().map_or(1, |s| s.review_rounds.saturating_add(1));
+    let exhausted = rounds >= config.dispatch.max_review_rounds;
+    let code = match (exhausted, verdict) {
+        (true, _) => "review.exhausted",
+        (false, Verdict::Conflict) => "review.conflict",
+        (false, _) => "review.failed",
+    };
+    let failure = FailureReason {
+        code: code.to_owned(),
+        message: text::cut_tail(message, 4_096).to_owned(),
+        source: "review".to_owned(),
+    };
+    let because = Because { failure: Some(failure.clone()), ..Because::of("system", verdict.as_str()) };
+    bead::transition(sql, ctx, mr, Status::Failed, because)?;
+    let Some(mut source) = source.filter(|s| s.status == Status::InReview) else { return Ok(()) };
+    sql.execute("UPDATE beads SET review_rounds = ?2 WHERE bead_id = ?1", &[(&source.id).into(), rounds.into()])?;
+    if verdict == Verdict::Conflict {
+        escalation::raise(
+            sql,
+            ctx,
+            Raise {
+                rig_id: source.rig_id.as_ref(),
+                agent: None,
+                severity: Priority::High,
+                category: Some("merge_conflict"),
+                message: &format!("«{}» does not merge: {}", source.title, text::cut(message, 300)),
+                body: None,
+                metadata: Some(json!({"bead_id": source.id, "mr_bead_id": mr.id})),
+                by_notification: false,
+            },
+        )?;
+    }
+    if exhausted {
+        let because = Because { failure: Some(failure), ..Because::of("system", "refused too often") };
+        bead::transition(sql, ctx, &mut source, Status::Failed, because)?;
+        let text = format!(
+            "«{}» was refused {rounds} times and waits for a redrive. The last word of its gates: {}",
+            source.title,
+            text::cut_tail(message, 400)
+        );
+        let facts = json!({"bead_id": source.id, "title": source.title, "code": code, "review_rounds": rounds});
+        return notify::bead_failed(sql, ctx, &config, &source.id, &text, facts);
+    }
+    let wait = backoff::review_backoff(&config.dispatch, &state.town_id, source.id.as_str(), rounds);
+    let until = ctx.now.plus(wait);
+    sql.execute(
+        "UPDATE beads SET review_not_before = ?2, not_before = ?2, next_dispatch_at = NULL WHERE bead_id = ?1",
+        &[(&source.id).into(), until.into()],
+    )?;
+    let reason = format!("review round {rounds}: {}", verdict.as_str());
+    bead::transition(sql, ctx, &mut source, Status::Open, Because::of("system", &reason))
+}
+
+/// Ends the live attempt of a bead, its process with it; the caller moves the bead.
+pub fn end_attempt(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, reason: &str) -> Result<(), TownError> {
+    if let Some(attempt) = attempt::live_of_bead(sql, bead)? {
+        stops::owe(sql, ctx, &attempt, When::Now)?;
+        finish(sql, ctx, &attempt, End::Cancelled(reason.to_owned(), Then::Leave))?;
+    }
+    Ok(())
+}
+
+/// The source ended otherwise than by its review: its undecided MRs end with it.
+pub fn end_of_source(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    source: &BeadId,
+    to: Status,
+    reason: &str,
+) -> Result<(), TownError> {
+    for mr in of_source(sql, source)? {
+        let Some(before) = bead::find(sql, &mr.bead_id)?.filter(|b| b.status != Status::Closed) else { continue };
+        end_attempt(sql, ctx, &before.id, reason)?;
+        let mut bead = bead::get(sql, &before.id)?;
+        if bead.status == to || bead.status == Status::Failed {
+            continue;
+        }
+        let failure = (to == Status::Failed).then(|| FailureReason {
+            code: "cancelled".to_owned(),
+            message: reason.to_owned(),
+            source: "system".to_owned(),
+        });
+        bead::transition(sql, ctx, &mut bead, to, Because { failure, ..Because::of("system", reason) })?;
+    }
+    Ok(())
+}
+
+/// `metadata` of a source shows its newest MR to people and tools.
+#[must_use]
+pub fn shown(mr: &MergeRequest) -> Json {
+    json!({"mr_bead_id": mr.bead_id, "branch": mr.branch, "target_branch": mr.target_branch, "verdict": mr.verdict})
+}
+
+/// Forgets a deleted bead's satellite row.
+pub fn forget(sql: &dyn Sql, bead: &BeadId) -> Result<(), TownError> {
+    sql.execute("DELETE FROM merge_requests WHERE bead_id = ?1", &[Value::from(bead)])?;
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! The town's view of its database: four calls, constant text, positional arguments.
+//!
+//! `src/platform/sql.rs` implements it over a Durable Object's SQLite, the `host` crate over rusqlite with the same
+//! limits. Both count rows where their platform counts them, so that budgets can be asserted in workerd.
+
+use std::fmt;
+
+/// A value bound to, or read from, a statement.
+///
+/// There is no boolean and no float on purpose: workerd stores a bound `true` as the text `'true'`, and a bound number
+/// in a TEXT column as `'10.0'`. Flags are 0 and 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// SQL NULL.
+    Null,
+    /// A whole number within ±(2^53 − 1), which is what workerd passes through unharmed.
+    Int(i64),
+    /// UTF-8 text.
+    Text(String),
+}
+
+impl From<i64> for Value {
+    fn from(v: i64) -> Self {
+        Self::Int(v)
+    }
+}
+impl From<u32> for Value {
+    fn from(v: u32) -> Self {
+        Self::Int(i64::from(v))
+    }
+}
+impl From<bool> for Value {
+    fn from(v: bool) -> Self {
+        Self::Int(i64::from(v))
+    }
+}
+impl From<&str> for Value {
+    fn from(v: &str) -> Self {
+        Self::Text(v.to_owned())
+    }
+}
+impl From<String> for Value {
+    fn from(v: String) -> Self {
+        Self::Text(v)
+    }
+}
+impl From<&String> for Value {
+    fn from(v: &String) -> Self {
+        Self::Text(v.clone())
+    }
+}
+impl<T: Into<Self>> From<Option<T>> for Value {
+    fn from(v: Option<T>) -> Self {
+        v.map_or(Self::Null, Into::into)
+    }
+}
+
+/// One row, read by position: the columns stand in the order of the `SELECT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row(pub Vec<Value>);
+
+impl Row {
+    /// Column `i` as a whole number.
+    pub fn int(&self, i: usize) -> Result<i64, SqlError> {
+        match self.0.get(i) {
+            Some(Value::Int(v)) => Ok(*v),
+            other => Err(SqlError::shape(i, "an integer", other)),
+        }
+    }
+    /// Column `i` as a whole number or NULL.
+    pub fn opt_int(&self, i: usize) -> Result<Option<i64>, SqlError> {
+        match self.0.get(i) {
+            Some(Value::Null) => Ok(None),
+            _ => self.int(i).map(Some),
+        }
+    }
+    /// Column `i` as a count; a negative number is refused.
+    pub fn count(&self, i: usize) -> Result<u32, SqlError> {
+        u32::try_from(self.int(i)?).map_err(|_| SqlError::shape(i, "a count", self.0.get(i)))
+    }
+    /// Column `i` as a flag (0 or 1).
+    pub fn flag(&self, i: usize) -> Result<bool, SqlError> {
+        Ok(self.int(i)? != 0)
+    }
+    /// Column `i` as text.
+    pub fn text(&self, i: usize) -> Result<String, SqlError> {
+        match self.0.get(i) {
+            Some(Value::Text(v)) => Ok(v.clone()),
+            other => Err(SqlError::shape(i, "text", other)),
+        }
+    }
+    /// Column `i` as text or NULL.
+    pub fn opt_text(&self, i: usize) -> Result<Option<String>, SqlError> {
+        match self.0.get(i) {
+            Some(Value::Null) => Ok(None),
+            _ => self.text(i).map(Some),
+        }
+    }
+}
+
+/// What went wrong in the database. Never the caller's fault: the edge answers 500 and logs the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlError {
+    /// SQLite's own words.
+    pub message: String,
+}
+
+impl SqlError {
+    /// An error with SQLite's own words.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+    fn shape(column: usize, wanted: &str, got: Option<&Value>) -> Self {
+        // The value itself stays out of the text: it may be a user's.
+        let got = match got {
+            None => "nothing",
+            Some(Value::Null) => "NULL",
+            Some(Value::Int(_)) => "an integer",
+            Some(Value::Text(_)) => "text",
+        };
+        Self::new(format!("column {column}: expected {wanted}, found {got}"))
+    }
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+impl std::error::Error for SqlError {}
+
+/// Rows read and written since the object started, as the platform bills them, and statements run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Rows read (workerd's count; the host leaves it 0).
+    pub rows_read: u64,
+    /// Rows written, index rows included (workerd's count; on the host rows changed).
+    pub rows_written: u64,
+    /// Statements executed.
+    pub statements: u64,
+}
+
+/// The town's database. Calls are synchronous and never leave a cursor open.
+///
+/// Statement text is `&'static str`: constant text is what the platform's statement cache is keyed by, and what keeps
+/// values out of SQL.
+pub trait Sql {
+    /// Runs one statement and reads every row it yields.
+    fn query(&self, sql: &'static str, args: &[Value]) -> Result<Vec<Row>, SqlError>;
+
+    /// Runs one statement for its effect. The answer is 0 exactly when nothing matched; otherwise the platform's count
+    /// of written rows, which may include index rows.
+    fn execute(&self, sql: &'static str, args: &[Value]) -> Result<u64, SqlError>;
+
+    /// Runs `body` in a savepoint; `Err` undoes every write it made. Nests.
+    fn savepoint(&self, body: &mut dyn FnMut() -> Result<(), Undo>) -> Result<(), SqlError>;
+
+    /// Runs several statements without arguments (migrations only; the text comes from `migrations/`).
+    fn script(&self, sql: &'static str) -> Result<(), SqlError>;
+
+    /// What has been read and written so far.
+    fn usage(&self) -> Usage;
+}
+
+/// The body of a savepoint says that its writes shall be undone.
+#[derive(Clone, Copy, Debug)]
+pub struct Undo;
+
+/// Runs `body` in a savepoint and hands its answer out: `Err` undoes every write that it made.
+pub fn atomically<T, E: From<SqlError>>(sql: &dyn Sql, body: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let mut body = Some(body);
+    let mut out: Option<Result<T, E>> = None;
+    let ran = sql.savepoint(&mut || {
+        let Some(body) = body.take() else { return Err(Undo) };
+        let result = body();
+        let verdict = if result.is_ok() { Ok(()) } else { Err(Undo) };
+        out = Some(result);
+        verdict
+    });
+    match (ran, out) {
+        (_, Some(Err(e))) => Err(e),
+        (Ok(()), Some(Ok(v))) => Ok(v),
+        (Err(e), _) => Err(e.into()),
+        (Ok(()), None) => Err(SqlError::new("the savepoint's body never ran").into()),
+    }
+}
+
+/// The first row of a query that yields at most one.
+pub fn first(sql: &dyn Sql, text: &'static str, args: &[Value]) -> Result<Option<Row>, SqlError> {
+    Ok(sql.query(text, args)?.into_iter().next())
+}
