@@ -69,9 +69,7 @@ impl AgentStatus {
     /// Reads a status.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Idle, Self::Working, Self::Waiting, Self::Stalled, Self::Dead]
-            .into_iter()
-            .find(|s| s.as_str() == text)
+        [Self::Idle, Self::Working, Self::Waiting, Self::Stalled, Self::Dead].into_iter().find(|s| s.as_str() == text)
     }
 }
 
@@ -256,11 +254,7 @@ pub fn idle_polecat(sql: &dyn Sql, rig: &RigId) -> Result<Option<Agent>, TownErr
 /// Makes a polecat with the first free name of the pool, then `Polecat-<n>`; names are unique in the town.
 pub fn new_polecat(sql: &dyn Sql, ctx: &Ctx<'_>, rig: &RigId, town_id: &str) -> Result<Agent, TownError> {
     let free = |name: &str| -> Result<bool, TownError> {
-        let row = first(
-            sql,
-            "SELECT 1 FROM agents WHERE name = ?1 AND role = 'polecat' LIMIT 1",
-            &[name.into()],
-        )?;
+        let row = first(sql, "SELECT 1 FROM agents WHERE name = ?1 AND role = 'polecat' LIMIT 1", &[name.into()])?;
         Ok(row.is_none())
     };
     let mut name = None;
@@ -281,11 +275,8 @@ pub fn new_polecat(sql: &dyn Sql, ctx: &Ctx<'_>, rig: &RigId, town_id: &str) -> 
 
 /// The rig's refinery, made if there is none.
 pub fn refinery(sql: &dyn Sql, ctx: &Ctx<'_>, rig: &RigId, town_id: &str) -> Result<Agent, TownError> {
-    let row = first(
-        sql,
-        agent_columns!("WHERE rig_id = ?1 AND role = 'refinery' ORDER BY seq LIMIT 1"),
-        &[rig.into()],
-    )?;
+    let row =
+        first(sql, agent_columns!("WHERE rig_id = ?1 AND role = 'refinery' ORDER BY seq LIMIT 1"), &[rig.into()])?;
     if let Some(row) = row {
         return Ok(read(&row)?);
     }
@@ -295,10 +286,7 @@ pub fn refinery(sql: &dyn Sql, ctx: &Ctx<'_>, rig: &RigId, town_id: &str) -> Res
 
 /// Binds an agent to a bead: hook and assignee together. Hooking resets no counter.
 pub fn hook(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, bead: &BeadId) -> Result<(), TownError> {
-    sql.execute(
-        "UPDATE agents SET current_hook_bead_id = ?2 WHERE agent_id = ?1",
-        &[agent.into(), bead.into()],
-    )?;
+    sql.execute("UPDATE agents SET current_hook_bead_id = ?2 WHERE agent_id = ?1", &[agent.into(), bead.into()])?;
     bead::assign(sql, ctx, bead, Some(agent))?;
     event::record(
         sql,

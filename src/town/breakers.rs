@@ -3,7 +3,9 @@
 use super::Ctx;
 use super::config::Config;
 use super::dispatch::backoff;
-use super::dispatch::breaker::{Breaker, Cause, Change, Event, Mode, Override, Rules, State as BreakerState, Trial, step};
+use super::dispatch::breaker::{
+    Breaker, Cause, Change, Event, Mode, Override, Rules, State as BreakerState, Trial, step,
+};
 use super::effect::DataPoint;
 use super::error::TownError;
 use super::id::{AttemptId, BeadId, RigId};
@@ -251,7 +253,9 @@ fn free_the_blameless(sql: &dyn Sql, scope: &Scope) -> Result<(), TownError> {
 fn forget_probes(sql: &dyn Sql, scope: &Scope) -> Result<(), TownError> {
     match scope {
         Scope::Town => sql.execute("UPDATE beads SET probes = 0 WHERE probes > 0", &[])?,
-        Scope::Rig(rig) => sql.execute("UPDATE beads SET probes = 0 WHERE probes > 0 AND rig_id = ?1", &[rig.into()])?,
+        Scope::Rig(rig) => {
+            sql.execute("UPDATE beads SET probes = 0 WHERE probes > 0 AND rig_id = ?1", &[rig.into()])?
+        }
     };
     Ok(())
 }

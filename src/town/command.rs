@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 /// Who asks. The edge authenticates; the town only reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Actor {
     /// A town's owner: `user:<sub>`.
     User {
@@ -193,7 +193,7 @@ pub struct Heartbeat {
 
 /// Everything that can be asked of a town.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "verb", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "fields are path parameters and bodies by the wire's own names")]
 pub enum Command {
     // ── the town and its rigs ────────────────────────────────────────────────────────────────────────────────

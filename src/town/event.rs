@@ -3,7 +3,7 @@
 use super::Ctx;
 use super::error::TownError;
 use super::id::{AgentId, BeadId};
-use super::policy::{EVENTS_KEPT, EVENT_RETENTION, LIST_DEFAULT, LIST_MAX, RULE_ROWS};
+use super::policy::{EVENT_RETENTION, EVENTS_KEPT, LIST_DEFAULT, LIST_MAX, RULE_ROWS};
 use super::sql::{Row, Sql, SqlError, Value};
 use super::time::Timestamp;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 
 /// One event, as on the wire (`protocol.md` 2.9).
 #[derive(Clone, Debug, Serialize)]
+#[allow(clippy::struct_field_names, reason = "the wire's own names")]
 pub struct BeadEvent {
     bead_event_id: String,
     bead_id: String,

@@ -84,11 +84,7 @@ pub fn explain(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<Explanation,
         verdict,
         holds,
         next_eligible_at,
-        attempts: Attempts {
-            charged: bead.dispatch_attempts,
-            free: free.map_or(Ok(0), |r| r.count(0))?,
-            cap,
-        },
+        attempts: Attempts { charged: bead.dispatch_attempts, free: free.map_or(Ok(0), |r| r.count(0))?, cap },
         review_rounds: bead.review_rounds,
         live_attempt: live,
         last_attempts: last,
@@ -111,7 +107,8 @@ fn summary(bead: &Bead, verdict: VerdictWord, holds: &[Hold], live: Option<&Atte
         }
         VerdictWord::Waiting => {
             let texts: Vec<_> = holds.iter().map(|h| h.text.as_str()).collect();
-            let about = if holds.iter().any(|h| h.code == HoldCode::NotOpen) { "It is not dispatched" } else { "It waits" };
+            let about =
+                if holds.iter().any(|h| h.code == HoldCode::NotOpen) { "It is not dispatched" } else { "It waits" };
             format!("{about}: {}.", texts.join("; "))
         }
     }

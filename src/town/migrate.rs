@@ -8,11 +8,8 @@ use super::time::Timestamp;
 use sha2::{Digest, Sha256};
 
 /// Our migrations, oldest first.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    id: 1,
-    name: "0001_town",
-    sql: include_str!("../../migrations/town/0001_town.sql"),
-}];
+pub const MIGRATIONS: &[Migration] =
+    &[Migration { id: 1, name: "0001_town", sql: include_str!("../../migrations/town/0001_town.sql") }];
 
 /// One step of the schema.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +26,7 @@ impl Migration {
     /// SHA-256 of the text, in hex.
     #[must_use]
     pub fn checksum(&self) -> String {
-        Sha256::digest(self.sql.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+        super::text::hex(&Sha256::digest(self.sql.as_bytes()))
     }
 }
 
@@ -37,7 +34,9 @@ impl Migration {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MigrateError {
     /// An applied migration has another text than ours.
-    #[error("migration {name} was applied with checksum {applied}, but this build has {ours}; deploy the build that wrote it, or add a new migration instead of changing this one")]
+    #[error(
+        "migration {name} was applied with checksum {applied}, but this build has {ours}; deploy the build that wrote it, or add a new migration instead of changing this one"
+    )]
     Changed {
         /// The migration.
         name: String,
@@ -84,12 +83,7 @@ const TOWN: Ledger = Ledger {
 };
 
 /// As [`migrate`], with other steps (tests and the fleet).
-pub fn migrate_with(
-    sql: &dyn Sql,
-    now: Timestamp,
-    ours: &[Migration],
-    ledger: &Ledger,
-) -> Result<(), MigrateError> {
+pub fn migrate_with(sql: &dyn Sql, now: Timestamp, ours: &[Migration], ledger: &Ledger) -> Result<(), MigrateError> {
     let exists = sql.query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migrations'", &[])?;
     let applied = if exists.is_empty() { Vec::new() } else { sql.query(ledger.list, &[])? };
     for row in &applied {

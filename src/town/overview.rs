@@ -4,6 +4,7 @@ use super::Ctx;
 use super::agent;
 use super::breakers::{self, Scope};
 use super::dispatch::attempt;
+use super::dispatch::breaker::State as BreakerState;
 use super::dispatch::gate::View;
 use super::error::TownError;
 use super::policy::{FAILURES_SHOWN, LIST_MAX};
@@ -71,13 +72,36 @@ fn waiting(sql: &dyn Sql, view: &View) -> Result<(u32, Vec<Json>), TownError> {
                LIMIT ?1)",
     )?;
     let mut holds: Vec<(&str, u32)> = vec![
-        ("held_label", count(sql, "SELECT count(*) FROM (SELECT 1 FROM beads INDEXED BY beads_held WHERE status = 'open' AND held = 1 LIMIT ?1)")?),
-        ("blocked", count(sql, "SELECT count(*) FROM (SELECT 1 FROM beads INDEXED BY beads_blocked WHERE status = 'open' AND open_blockers > 0 LIMIT ?1)")?),
-        ("convoy_staged", count(sql, "SELECT count(*) FROM (SELECT 1 FROM beads INDEXED BY beads_staged WHERE status = 'open' AND staged = 1 LIMIT ?1)")?),
-        ("backoff", count(sql, "SELECT count(*) FROM (SELECT 1 FROM beads INDEXED BY beads_not_before WHERE not_before IS NOT NULL LIMIT ?1)")?),
+        (
+            "held_label",
+            count(
+                sql,
+                "SELECT count(*) FROM (SELECT 1 FROM beads INDEXED BY beads_held WHERE status = 'open' AND held = 1 LIMIT ?1)",
+            )?,
+        ),
+        (
+            "blocked",
+            count(
+                sql,
+                "SELECT count(*) FROM (SELECT 1 FROM beads INDEXED BY beads_blocked WHERE status = 'open' AND open_blockers > 0 LIMIT ?1)",
+            )?,
+        ),
+        (
+            "convoy_staged",
+            count(
+                sql,
+                "SELECT count(*) FROM (SELECT 1 FROM beads INDEXED BY beads_staged WHERE status = 'open' AND staged = 1 LIMIT ?1)",
+            )?,
+        ),
+        (
+            "backoff",
+            count(
+                sql,
+                "SELECT count(*) FROM (SELECT 1 FROM beads INDEXED BY beads_not_before WHERE not_before IS NOT NULL LIMIT ?1)",
+            )?,
+        ),
     ];
     let town = view.effective(&Scope::Town);
-    use super::dispatch::breaker::State as BreakerState;
     match town {
         BreakerState::Open => holds.push(("breaker_open", ready)),
         BreakerState::HalfOpen => holds.push(("probe_running", ready)),
@@ -168,7 +192,17 @@ pub fn debug(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
     let mut beads = Vec::new();
     for r in &rows {
         let mut m = Map::new();
-        let names = ["bead_id", "type", "status", "title", "rig_id", "assignee_agent_bead_id", "priority", "labels", "metadata"];
+        let names = [
+            "bead_id",
+            "type",
+            "status",
+            "title",
+            "rig_id",
+            "assignee_agent_bead_id",
+            "priority",
+            "labels",
+            "metadata",
+        ];
         for (i, name) in names.iter().enumerate() {
             m.insert((*name).to_owned(), json!(r.opt_text(i)?));
         }

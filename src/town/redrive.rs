@@ -93,7 +93,16 @@ fn back(
             ..Happening::default()
         },
     )?;
-    audit::record(sql, ctx, actor, "redrive", bead.id.as_str(), reason, Some(&before), Some(&json!({"status": "open"})))?;
+    audit::record(
+        sql,
+        ctx,
+        actor,
+        "redrive",
+        bead.id.as_str(),
+        reason,
+        Some(&before),
+        Some(&json!({"status": "open"})),
+    )?;
     bead::get(sql, &bead.id)
 }
 
@@ -330,7 +339,7 @@ pub fn prune(sql: &dyn Sql, before: Timestamp) -> Result<(), TownError> {
     )?;
     if let Some(r) = old {
         let id = Value::from(r.text(0)?);
-        sql.execute("DELETE FROM redrive_beads WHERE redrive_id = ?1", &[id.clone()])?;
+        sql.execute("DELETE FROM redrive_beads WHERE redrive_id = ?1", std::slice::from_ref(&id))?;
         sql.execute("DELETE FROM redrives WHERE redrive_id = ?1", &[id])?;
     }
     Ok(())

@@ -140,14 +140,7 @@ pub fn submit(
     sql.execute(
         "INSERT INTO merge_requests (bead_id, source_bead_id, source_agent_id, branch, target_branch, summary)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        &[
-            (&mr.id).into(),
-            (&source.id).into(),
-            agent.into(),
-            branch.into(),
-            (&target).into(),
-            summary.into(),
-        ],
+        &[(&mr.id).into(), (&source.id).into(), agent.into(), branch.into(), (&target).into(), summary.into()],
     )?;
     dependency::add(sql, &mr.id, &source.id, dependency::Kind::Tracks)?;
     event::record(
@@ -208,7 +201,8 @@ pub fn settle(
 ) -> Result<(), TownError> {
     // Redacted before it is cut, or half a token could survive at the edge.
     let message = text::cut_tail(&text::redact(message), super::policy::MESSAGE_BYTES).to_owned();
-    let message = if message.trim().is_empty() { format!("the refinery reported {}", verdict.as_str()) } else { message };
+    let message =
+        if message.trim().is_empty() { format!("the refinery reported {}", verdict.as_str()) } else { message };
     sql.execute(
         "UPDATE merge_requests SET verdict = ?2, message = ?3, commit_sha = ?4 WHERE bead_id = ?1",
         &[(&mr.id).into(), verdict.as_str().into(), (&message).into(), commit_sha.into()],
@@ -329,13 +323,7 @@ pub fn end_attempt(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, reason: &str) ->
 }
 
 /// The source ended otherwise than by its review: its undecided MRs end with it.
-pub fn end_of_source(
-    sql: &dyn Sql,
-    ctx: &Ctx<'_>,
-    source: &BeadId,
-    to: Status,
-    reason: &str,
-) -> Result<(), TownError> {
+pub fn end_of_source(sql: &dyn Sql, ctx: &Ctx<'_>, source: &BeadId, to: Status, reason: &str) -> Result<(), TownError> {
     for mr in of_source(sql, source)? {
         let Some(before) = bead::find(sql, &mr.bead_id)?.filter(|b| b.status != Status::Closed) else { continue };
         end_attempt(sql, ctx, &before.id, reason)?;

@@ -99,14 +99,7 @@ pub fn add(
     sql.execute(
         "INSERT INTO rigs (rig_id, seq, name, git_url, default_branch, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        &[
-            id.into(),
-            state::next_seq(sql)?.into(),
-            name.into(),
-            git_url.into(),
-            default_branch.into(),
-            ctx.now.into(),
-        ],
+        &[id.into(), state::next_seq(sql)?.into(), name.into(), git_url.into(), default_branch.into(), ctx.now.into()],
     )?;
     get(sql, id)
 }

@@ -355,6 +355,15 @@ pub fn normalise(text: &str) -> String {
     out
 }
 
+/// Bytes in lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}"); // writing into a String cannot fail
+        out
+    })
+}
+
 /// Twelve hex digits that are equal for failures with one cause: a hash of the code and the normalised text.
 #[must_use]
 pub fn fingerprint(code: &str, text: &str) -> String {
@@ -362,10 +371,7 @@ pub fn fingerprint(code: &str, text: &str) -> String {
     hash.update(code.as_bytes());
     hash.update([0]);
     hash.update(normalise(text).as_bytes());
-    hash.finalize().iter().take(6).fold(String::with_capacity(12), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}"); // writing into a String cannot fail
-        hex
-    })
+    cut(&hex(&hash.finalize()), 12).to_owned()
 }
 
 /// Punctuation that separates words: of sentences, of JSON, of `key=value`.

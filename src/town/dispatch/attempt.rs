@@ -44,17 +44,9 @@ impl Outcome {
     /// Reads an outcome.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [
-            Self::Pending,
-            Self::Accepted,
-            Self::Proven,
-            Self::Succeeded,
-            Self::Failed,
-            Self::Interrupted,
-            Self::Cancelled,
-        ]
-        .into_iter()
-        .find(|o| o.as_str() == text)
+        [Self::Pending, Self::Accepted, Self::Proven, Self::Succeeded, Self::Failed, Self::Interrupted, Self::Cancelled]
+            .into_iter()
+            .find(|o| o.as_str() == text)
     }
 }
 
@@ -207,11 +199,7 @@ pub fn live_of_agent(sql: &dyn Sql, agent: &AgentId) -> Result<Option<Attempt>, 
 
 /// The live attempt of a bead.
 pub fn live_of_bead(sql: &dyn Sql, bead: &BeadId) -> Result<Option<Attempt>, TownError> {
-    one(
-        sql,
-        attempt_columns!("WHERE bead_id = ?1 AND finished_at IS NULL AND bead_id IS NOT NULL"),
-        bead.into(),
-    )
+    one(sql, attempt_columns!("WHERE bead_id = ?1 AND finished_at IS NULL AND bead_id IS NOT NULL"), bead.into())
 }
 
 /// The last attempt of an agent, live or not.
@@ -221,10 +209,8 @@ pub fn last_of_agent(sql: &dyn Sql, agent: &AgentId) -> Result<Option<Attempt>, 
 
 /// The newest attempts of a bead, newest first.
 pub fn of_bead(sql: &dyn Sql, bead: &BeadId, limit: u32) -> Result<Vec<Attempt>, TownError> {
-    let rows = sql.query(
-        attempt_columns!("WHERE bead_id = ?1 ORDER BY seq DESC LIMIT ?2"),
-        &[bead.into(), limit.into()],
-    )?;
+    let rows =
+        sql.query(attempt_columns!("WHERE bead_id = ?1 ORDER BY seq DESC LIMIT ?2"), &[bead.into(), limit.into()])?;
     Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
 }
 

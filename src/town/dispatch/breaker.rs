@@ -15,7 +15,7 @@
 
 use super::super::id::{AttemptId, BeadId, RigId};
 use super::super::policy::{
-    CLOSED_ANNOUNCE, INSTANCE_PROBES_PER_HOUR, PROBES_PER_TRIAL, PROBE_TRIAL_CAP, REOPEN_WINDOW,
+    CLOSED_ANNOUNCE, INSTANCE_PROBES_PER_HOUR, PROBE_TRIAL_CAP, PROBES_PER_TRIAL, REOPEN_WINDOW,
 };
 use super::super::time::{HOUR, Millis, Timestamp};
 
@@ -114,6 +114,7 @@ pub struct Cause {
 
 /// One breaker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::struct_excessive_bools, reason = "four facts that change one by one")]
 pub struct Breaker {
     /// The automatic state.
     pub state: State,

@@ -146,10 +146,8 @@ pub fn trial(sql: &dyn Sql, view: &View, scope: &Scope, b: &Breaker) -> Result<O
             Ok(best.map(|bead| TrialCandidate { bead, scopes: vec![scope.clone()] }))
         }
         Scope::Town => {
-            let (closed, open): (Vec<_>, Vec<_>) = view
-                .rigs
-                .values()
-                .partition(|rig| view.effective(&Scope::Rig(rig.id.clone())) == BreakerState::Closed);
+            let (closed, open): (Vec<_>, Vec<_>) =
+                view.rigs.values().partition(|rig| view.effective(&Scope::Rig(rig.id.clone())) == BreakerState::Closed);
             if let Some(bead) = best_of(sql, view, &closed, b)? {
                 return Ok(Some(TrialCandidate { bead, scopes: vec![Scope::Town] }));
             }
@@ -163,13 +161,16 @@ pub fn trial(sql: &dyn Sql, view: &View, scope: &Scope, b: &Breaker) -> Result<O
 
 /// A rig that a person forced open is nobody's trial, nor one whose own trial is running.
 fn may_be_tried(view: &View, rig: &Rig) -> bool {
-    view.breakers.get(&Scope::Rig(rig.id.clone())).is_none_or(|b| {
-        b.order(view.now).is_none_or(|o| o.mode != Mode::ForcedOpen) && b.trial.is_none()
-    })
+    view.breakers
+        .get(&Scope::Rig(rig.id.clone()))
+        .is_none_or(|b| b.order(view.now).is_none_or(|o| o.mode != Mode::ForcedOpen) && b.trial.is_none())
 }
 
+/// What a trial is chosen by: another role, another rig, probes so far, rank, age; the smallest wins.
+type Preference = (bool, bool, i64, i64, i64);
+
 fn best_of(sql: &dyn Sql, view: &View, rigs: &[&Rig], b: &Breaker) -> Result<Option<Bead>, TownError> {
-    let mut best: Option<((bool, bool, i64, i64, i64), BeadId)> = None;
+    let mut best: Option<(Preference, BeadId)> = None;
     for rig in rigs {
         for kind in [Kind::MergeRequest, Kind::Issue] {
             let role = match kind {
@@ -203,12 +204,7 @@ fn best_of(sql: &dyn Sql, view: &View, rigs: &[&Rig], b: &Breaker) -> Result<Opt
 ///
 /// Three short reads: beads not yet probed in this episode that are due, the same that are in backoff, and the few that
 /// were probed before.
-fn ready_for_trial(
-    sql: &dyn Sql,
-    now: Timestamp,
-    rig: &RigId,
-    kind: Kind,
-) -> Result<Option<(i64, Queued)>, TownError> {
+fn ready_for_trial(sql: &dyn Sql, now: Timestamp, rig: &RigId, kind: Kind) -> Result<Option<(i64, Queued)>, TownError> {
     let due = first(
         sql,
         "SELECT bead_id, rank, seq

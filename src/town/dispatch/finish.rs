@@ -98,13 +98,7 @@ struct Sentence {
 }
 
 impl Sentence {
-    fn of(
-        sql: &dyn Sql,
-        state: &State,
-        attempt: &Attempt,
-        bead: Option<&Bead>,
-        end: &End,
-    ) -> Result<Self, TownError> {
+    fn of(sql: &dyn Sql, state: &State, attempt: &Attempt, bead: Option<&Bead>, end: &End) -> Result<Self, TownError> {
         Ok(match end {
             End::Succeeded => {
                 Self { outcome: Outcome::Succeeded, failure: None, charged: attempt.charged, counts_in: None }
@@ -219,7 +213,7 @@ fn settle_bead(
     }
     let f = match (end, &s.failure) {
         (End::Succeeded, _) | (_, None) => {
-            return counters(sql, &bead, Counters { attempts: 0, streak: 0, ..Counters::keep(&bead) });
+            return counters(sql, &bead, &Counters { attempts: 0, streak: 0, ..Counters::keep(&bead) });
         }
         (_, Some(f)) => f,
     };
@@ -238,7 +232,14 @@ fn settle_bead(
     counters(
         sql,
         &bead,
-        Counters { attempts, streak, next, failed_at, failure_charged: charged_failure, review: bead.review_not_before },
+        &Counters {
+            attempts,
+            streak,
+            next,
+            failed_at,
+            failure_charged: charged_failure,
+            review: bead.review_not_before,
+        },
     )?;
     if s.outcome == Outcome::Failed {
         event::record(
@@ -260,7 +261,7 @@ fn settle_bead(
     let hopeless = f.code == Code::ContainerRejected;
     let because = Because { agent: Some(&attempt.agent), ..Because::of("system", &f.reason) };
     if (at_cap && s.charged) || hopeless {
-        return fail(sql, ctx, config, &mut bead, f, because);
+        return fail(sql, ctx, config, &mut bead, f, &because);
     }
     bead::transition(sql, ctx, &mut bead, Status::Open, because)
 }
@@ -272,14 +273,17 @@ pub fn fail(
     config: &Config,
     bead: &mut Bead,
     f: &Failure,
-    because: Because<'_>,
+    because: &Because<'_>,
 ) -> Result<(), TownError> {
-    let failure = FailureReason {
-        code: f.code.as_str().to_owned(),
-        message: f.reason.clone(),
-        source: "dispatch".to_owned(),
-    };
-    bead::transition(sql, ctx, bead, Status::Failed, Because { failure: Some(failure), ..because })?;
+    let failure =
+        FailureReason { code: f.code.as_str().to_owned(), message: f.reason.clone(), source: "dispatch".to_owned() };
+    bead::transition(
+        sql,
+        ctx,
+        bead,
+        Status::Failed,
+        Because { failure: Some(failure), agent: because.agent, ..Because::of(because.actor, because.reason) },
+    )?;
     sql.execute(
         "UPDATE beads SET failed_fingerprint = ?2 WHERE bead_id = ?1",
         &[(&bead.id).into(), f.fingerprint().into()],
@@ -313,7 +317,7 @@ impl Counters {
     }
 }
 
-fn counters(sql: &dyn Sql, bead: &Bead, c: Counters) -> Result<(), TownError> {
+fn counters(sql: &dyn Sql, bead: &Bead, c: &Counters) -> Result<(), TownError> {
     sql.execute(
         "UPDATE beads
          SET dispatch_attempts = ?2, failure_streak = ?3, next_dispatch_at = ?4, not_before = ?5, last_failed_at = ?6,
@@ -418,7 +422,9 @@ fn verdict(scope: &Scope, end: &End, ran: Millis) -> Verdict {
         return Verdict::Inconclusive;
     }
     match (scope, f.rule().counts) {
-        (Scope::Town, Counts::Town | Counts::TownOncePerInstance) | (Scope::Rig(_), Counts::Rig) => Verdict::Failed(ran),
+        (Scope::Town, Counts::Town | Counts::TownOncePerInstance) | (Scope::Rig(_), Counts::Rig) => {
+            Verdict::Failed(ran)
+        }
         (Scope::Rig(_), Counts::Town) if !matches!(f.rule().class, Class::Infra | Class::Throttle) => {
             Verdict::Failed(ran)
         }
@@ -442,7 +448,8 @@ fn tell_breakers(
     };
     for scope in [Some(Scope::Town), attempt.rig.clone().map(Scope::Rig)].into_iter().flatten() {
         if attempt.probe {
-            let verdict = if rejected && scope == Scope::Town { Verdict::Failed(ran) } else { verdict(&scope, end, ran) };
+            let verdict =
+                if rejected && scope == Scope::Town { Verdict::Failed(ran) } else { verdict(&scope, end, ran) };
             breakers::apply(sql, ctx, state, config, &scope, Event::Ended(attempt.id.clone(), verdict))?;
         }
     }
@@ -474,7 +481,11 @@ fn tell_breakers(
                 severity: "high",
                 scope: Some(Scope::Town.text()),
                 bead_id: attempt.bead.clone(),
-                text: format!("Agents cannot be started until somebody changes something: {} {}", f.reason, f.rule().advice),
+                text: format!(
+                    "Agents cannot be started until somebody changes something: {} {}",
+                    f.reason,
+                    f.rule().advice
+                ),
                 facts: json!({"code": f.code.as_str(), "reason": f.reason, "advice": f.rule().advice}),
             },
         )?;
@@ -489,10 +500,8 @@ fn tell_breakers(
 /// would then fail three beads every two minutes for ever (`docs/decisions/004`).
 fn rejected_in_a_row(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<bool, TownError> {
     // As many attempts as may be in flight beside the three are read: they, too, could have been accepted in between.
-    let rows = sql.query(
-        "SELECT bead_id, code, accepted_at, finished_at FROM attempts ORDER BY seq DESC LIMIT 20",
-        &[],
-    )?;
+    let rows =
+        sql.query("SELECT bead_id, code, accepted_at, finished_at FROM attempts ORDER BY seq DESC LIMIT 20", &[])?;
     let mut refused: Vec<(String, i64)> = Vec::new();
     let mut accepted = i64::MIN;
     for r in &rows {

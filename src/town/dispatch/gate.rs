@@ -178,7 +178,12 @@ pub const fn role_for(kind: Kind) -> Option<Role> {
 }
 
 /// Lets a bead through, or says everything that stands against it.
-pub fn admit(sql: &dyn Sql, view: &View, bead: Bead, purpose: &Purpose) -> Result<Result<Permit, Vec<Hold>>, TownError> {
+pub fn admit(
+    sql: &dyn Sql,
+    view: &View,
+    bead: Bead,
+    purpose: &Purpose,
+) -> Result<Result<Permit, Vec<Hold>>, TownError> {
     let held = holds(sql, view, &bead, purpose)?;
     if !held.is_empty() {
         return Ok(Err(held));
@@ -221,8 +226,7 @@ fn choose(sql: &dyn Sql, bead: &Bead, rig: &Rig, role: Role) -> Result<Option<Ag
     }
     match role {
         Role::Polecat => agent::idle_polecat(sql, &rig.id),
-        Role::Refinery => Ok(None),
-        Role::Mayor => Ok(None),
+        Role::Refinery | Role::Mayor => Ok(None),
     }
 }
 
@@ -397,7 +401,12 @@ fn town_holds(view: &View, holds: &mut Vec<Hold>) {
         let cause = view.state.hold_cause.as_deref().unwrap_or("throttled");
         holds.push(Hold {
             until: Some(until),
-            ..hold(HoldCode::TownHold, format!("the town is throttled ({cause})"), "wait until the hold ends", json!({}))
+            ..hold(
+                HoldCode::TownHold,
+                format!("the town is throttled ({cause})"),
+                "wait until the hold ends",
+                json!({}),
+            )
         });
     }
     if view.state.draining(view.now) {
@@ -438,15 +447,15 @@ fn limit_holds(sql: &dyn Sql, view: &View, bead: &Bead, holds: &mut Vec<Hold>) -
                 }
             }
         }
-        (Some(Role::Refinery), Some(rig)) => {
-            if view.load.refineries.contains(&rig.id) || refinery_being_stopped(sql, &rig.id)? {
-                holds.push(hold(
-                    HoldCode::RigRefineryBusy,
-                    format!("the refinery of rig {} is at work; it takes one merge request at a time", rig.name),
-                    "wait for it to end",
-                    json!({"rig_id": rig.id, "limit": 1}),
-                ));
-            }
+        (Some(Role::Refinery), Some(rig))
+            if view.load.refineries.contains(&rig.id) || refinery_being_stopped(sql, &rig.id)? =>
+        {
+            holds.push(hold(
+                HoldCode::RigRefineryBusy,
+                format!("the refinery of rig {} is at work; it takes one merge request at a time", rig.name),
+                "wait for it to end",
+                json!({"rig_id": rig.id, "limit": 1}),
+            ));
         }
         _ => {}
     }

@@ -46,9 +46,11 @@ pub fn book(sql: &dyn Sql, ctx: &Ctx<'_>, state: &State) -> Result<Vec<Effect>, 
 
 /// Until when a look is in the air, if one is.
 fn looking(sql: &dyn Sql, now: Timestamp) -> Result<Option<Timestamp>, TownError> {
-    let row = first(sql, "SELECT max(look_until) FROM attempts WHERE finished_at IS NULL AND look_until > ?1", &[
-        now.into()
-    ])?;
+    let row = first(
+        sql,
+        "SELECT max(look_until) FROM attempts WHERE finished_at IS NULL AND look_until > ?1",
+        &[now.into()],
+    )?;
     Ok(row.map_or(Ok(None), |r| r.opt_int(0))?.map(Timestamp))
 }
 
@@ -217,13 +219,7 @@ fn no_answer_to_status(
 
 /// Nothing to go by. A start that was never answered stays pending until its lease ends; after the lease the look is
 /// repeated once, one heartbeat timeout later, and then it is the container's error.
-fn unclear(
-    sql: &dyn Sql,
-    ctx: &Ctx<'_>,
-    config: &Config,
-    attempt: &Attempt,
-    answer: &Answer,
-) -> Result<(), TownError> {
+fn unclear(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, attempt: &Attempt, answer: &Answer) -> Result<(), TownError> {
     let in_lease = attempt.lease_until.is_some_and(|t| t > ctx.now);
     if in_lease {
         return Ok(());

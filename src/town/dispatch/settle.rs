@@ -105,12 +105,7 @@ pub fn accept(sql: &dyn Sql, ctx: &Ctx<'_>, id: &AttemptId) -> Result<(), TownEr
 fn note_lost(sql: &dyn Sql, ctx: &Ctx<'_>, id: &AttemptId, f: &Failure) -> Result<(), TownError> {
     sql.execute(
         "UPDATE attempts SET lost_code = ?2, lost_reason = ?3, look_until = ?4 WHERE attempt_id = ?1",
-        &[
-            id.into(),
-            f.code.as_str().into(),
-            (&f.reason).into(),
-            ctx.now.plus(LOOK_LEASE).into(),
-        ],
+        &[id.into(), f.code.as_str().into(), (&f.reason).into(), ctx.now.plus(LOOK_LEASE).into()],
     )?;
     Ok(())
 }

@@ -50,12 +50,7 @@ fn read(r: &Row) -> Result<StopAgent, SqlError> {
 }
 
 /// The stops that must go before a start of `bead` by `agent`; leased until that start has been answered.
-pub fn before_start(
-    sql: &dyn Sql,
-    ctx: &Ctx<'_>,
-    bead: &BeadId,
-    agent: &AgentId,
-) -> Result<Vec<StopAgent>, TownError> {
+pub fn before_start(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, agent: &AgentId) -> Result<Vec<StopAgent>, TownError> {
     let rows = sql.query(
         "SELECT stop_id, agent_id, attempt_id FROM stops WHERE bead_id = ?1 AND bead_id IS NOT NULL
          UNION
@@ -64,7 +59,7 @@ pub fn before_start(
     )?;
     let stops: Vec<_> = rows.iter().map(read).collect::<Result<_, _>>()?;
     for stop in &stops {
-        lease(sql, ctx.now.plus(STOP_TIMEOUT * STOPS_AT_ONCE as i64), stop)?;
+        lease(sql, ctx.now.plus(STOP_TIMEOUT * i64::from(STOPS_AT_ONCE)), stop)?;
     }
     Ok(stops)
 }
@@ -117,10 +112,7 @@ pub fn settle(sql: &dyn Sql, ctx: &Ctx<'_>, stop_id: &str, answer: &Answer) -> R
             )?;
         }
         Answer::Unreachable { .. } | Answer::TimedOut { .. } => {
-            sql.execute(
-                "UPDATE stops SET sent_until = NULL, due_at = NULL WHERE stop_id = ?1",
-                &[stop_id.into()],
-            )?;
+            sql.execute("UPDATE stops SET sent_until = NULL, due_at = NULL WHERE stop_id = ?1", &[stop_id.into()])?;
         }
     }
     Ok(())

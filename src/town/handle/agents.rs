@@ -1,5 +1,6 @@
 //! Commands about agents: their rows, their hooks, and what they ask for by route.
 
+use super::super::Ctx;
 use super::super::Reply;
 use super::super::agent::{self, Agent, AgentStatus, NewAgent, Role};
 use super::super::bead::{self, Kind, Priority, Status};
@@ -15,7 +16,6 @@ use super::super::policy::{MESSAGE_BYTES, NAME_CHARS};
 use super::super::rig;
 use super::super::sql::{Sql, first};
 use super::super::state::State;
-use super::super::Ctx;
 use super::{capped, filled, known_rig, towns};
 use serde_json::{Value as Json, json};
 
@@ -125,7 +125,10 @@ pub fn hook(sql: &dyn Sql, ctx: &Ctx<'_>, id: &AgentId, bead_id: &BeadId) -> Res
         return Ok(Reply::ok(json!({"hooked": true}))?.quietly());
     }
     if let Some(other) = &agent.hook {
-        return Err(TownError::conflict("hooked", format!("Agent {id} is already hooked to bead {other}; unhook it first")));
+        return Err(TownError::conflict(
+            "hooked",
+            format!("Agent {id} is already hooked to bead {other}; unhook it first"),
+        ));
     }
     let fits = matches!((agent.role, bead.kind), (Role::Polecat, Kind::Issue) | (Role::Refinery, Kind::MergeRequest));
     if !fits || bead.triage_request {

@@ -24,7 +24,8 @@ const DEPENDENCIES_MAX: usize = 100;
 
 fn priority(text: Option<&str>) -> Result<Priority, TownError> {
     text.map_or(Ok(Priority::default()), |t| {
-        Priority::parse(t).ok_or_else(|| TownError::invalid("priority", "priority must be low, medium, high or critical"))
+        Priority::parse(t)
+            .ok_or_else(|| TownError::invalid("priority", "priority must be low, medium, high or critical"))
     })
 }
 
@@ -43,7 +44,10 @@ fn depends_on(sql: &dyn Sql, ids: &[String]) -> Result<Vec<BeadId>, TownError> {
     let mut beads = Vec::new();
     for id in ids {
         if !is_uuid_v4(id) {
-            return Err(TownError::invalid("depends_on", format!("«{}» is no bead id", super::super::text::cut(id, 64))));
+            return Err(TownError::invalid(
+                "depends_on",
+                format!("«{}» is no bead id", super::super::text::cut(id, 64)),
+            ));
         }
         let id = id::BeadId(id.clone());
         if bead::find(sql, &id)?.is_none() {
@@ -186,18 +190,18 @@ pub fn update(
     actor: &Actor,
     rig_id: &RigId,
     id: &BeadId,
-    patch: BeadPatch,
+    patch: &BeadPatch,
 ) -> Result<Reply, TownError> {
     known_rig(sql, rig_id)?;
     let bead = bead::get(sql, id)?;
     if !rig::is_mayors(rig_id) && bead.rig_id.as_ref().is_some_and(|r| r != rig_id) {
         return Err(TownError::Forbidden("Bead does not belong to this rig".to_owned()));
     }
-    if patch == BeadPatch::default() {
+    if *patch == BeadPatch::default() {
         return Err(TownError::Malformed("At least one field is required".to_owned()));
     }
     let mut changed: Vec<&str> = Vec::new();
-    let fields = fields(sql, &bead, &patch, &mut changed)?;
+    let fields = fields(sql, &bead, patch, &mut changed)?;
     if let Some(blockers) = &patch.depends_on {
         let blockers = depends_on(sql, blockers)?;
         dependency::replace(sql, id, &blockers)?;
@@ -279,7 +283,11 @@ fn fields(sql: &dyn Sql, bead: &Bead, patch: &BeadPatch, changed: &mut Vec<&str>
         if bead.status == Status::InProgress || bead.status == Status::InReview {
             return Err(TownError::conflict(
                 bead.status.as_str(),
-                format!("Bead {} is {}; it can change its rig only while nobody works on it", bead.id, bead.status.as_str()),
+                format!(
+                    "Bead {} is {}; it can change its rig only while nobody works on it",
+                    bead.id,
+                    bead.status.as_str()
+                ),
             ));
         }
         if let Some(rig_id) = rig_id

@@ -47,19 +47,19 @@ pub fn set_status(
                 format!("{status} is reached by dispatch and review only; set open, closed or failed"),
             ));
         }
-        (Status::Open | Status::InProgress | Status::InReview, Status::Open) => reopen(sql, ctx, actor, bead)?,
+        (Status::Open | Status::InProgress | Status::InReview, Status::Open) => reopen(sql, ctx, actor, &bead)?,
         (Status::Open | Status::InProgress | Status::InReview, Status::Closed) => {
-            end(sql, ctx, actor, bead, Status::Closed, "closed by hand")?;
+            end(sql, ctx, actor, &bead, Status::Closed, "closed by hand")?;
         }
         (Status::Open | Status::InProgress | Status::InReview, Status::Failed) => {
-            end(sql, ctx, actor, bead, Status::Failed, "failed by hand")?;
+            end(sql, ctx, actor, &bead, Status::Failed, "failed by hand")?;
         }
     }
     Reply::ok(bead::get(sql, id)?)
 }
 
 /// `in_progress` or `in_review` → `open`: the attempt ends, the review ends, and the bead is due again.
-fn reopen(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, bead: Bead) -> Result<(), TownError> {
+fn reopen(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, bead: &Bead) -> Result<(), TownError> {
     let label = actor.label();
     let reason = format!("re-opened by {label}");
     if let Some(attempt) = attempt::live_of_bead(sql, &bead.id)? {
@@ -75,14 +75,7 @@ fn reopen(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, bead: Bead) -> Result<(),
 }
 
 /// Any live bead → `closed` or `failed`: attempt and merge requests end with it, its agent is freed.
-fn end(
-    sql: &dyn Sql,
-    ctx: &Ctx<'_>,
-    actor: &Actor,
-    bead: Bead,
-    to: Status,
-    reason: &str,
-) -> Result<(), TownError> {
+fn end(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, bead: &Bead, to: Status, reason: &str) -> Result<(), TownError> {
     review::end_attempt(sql, ctx, &bead.id, reason)?;
     review::end_of_source(sql, ctx, &bead.id, to, reason)?;
     if let Some(agent) = agent::hooked_to(sql, &bead.id)? {
@@ -144,7 +137,7 @@ pub fn close(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId, agent: &A
             if live.is_some_and(|a| a.agent == *agent) {
                 late::done(sql, ctx, actor, agent, &Work::default())?;
             } else {
-                end(sql, ctx, actor, bead, Status::Closed, &format!("closed by {agent}"))?;
+                end(sql, ctx, actor, &bead, Status::Closed, &format!("closed by {agent}"))?;
             }
         }
     }
@@ -165,7 +158,7 @@ pub fn cancel(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId, reason: 
             format!("Bead {id} is {} already", bead.status.as_str()),
         ));
     }
-    end(sql, ctx, actor, bead, Status::Failed, reason)?;
+    end(sql, ctx, actor, &bead, Status::Failed, reason)?;
     Reply::ok(bead::get(sql, id)?)
 }
 

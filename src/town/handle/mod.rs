@@ -19,9 +19,7 @@ use super::policy::{HEARTBEATS_MAX, MESSAGE_BYTES, NAME_CHARS, STATUS_MESSAGE_CH
 use super::rig;
 use super::sql::Sql;
 use super::time::Timestamp;
-use super::{
-    agent, audit, drain, escalation, event, explain, mail, notify, overview, prime, redrive, review,
-};
+use super::{agent, audit, drain, escalation, event, explain, mail, notify, overview, prime, redrive, review};
 use serde_json::{Value as Json, json};
 
 /// Applies one command.
@@ -43,7 +41,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         Command::Sling { rig_id, bead } => beads::sling(sql, ctx, actor, &rig_id, bead),
         Command::GetBead { rig_id, bead_id } => beads::get(sql, rig_id.as_ref(), &bead_id),
         Command::ListBeads { rig_id, filter } => beads::list(sql, &rig_id, &filter),
-        Command::UpdateBead { rig_id, bead_id, patch } => beads::update(sql, ctx, actor, &rig_id, &bead_id, patch),
+        Command::UpdateBead { rig_id, bead_id, patch } => beads::update(sql, ctx, actor, &rig_id, &bead_id, &patch),
         Command::SetBeadStatus { rig_id, bead_id, status } => {
             by_hand::set_status(sql, ctx, actor, Some(&rig_id), &bead_id, &status)
         }
@@ -77,12 +75,8 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             agents::create(sql, ctx, &rig_id, &role, &name, &identity)
         }
         Command::GetOrCreateAgent { rig_id, role } => agents::get_or_create(sql, ctx, &rig_id, &role),
-        Command::ListAgents { rig_id, role, status } => {
-            agents::list(sql, &rig_id, role.as_deref(), status.as_deref())
-        }
-        Command::GetAgent { rig_id, agent_id } => {
-            Ok(Reply::ok(agents::of_rig(sql, &rig_id, &agent_id)?)?.quietly())
-        }
+        Command::ListAgents { rig_id, role, status } => agents::list(sql, &rig_id, role.as_deref(), status.as_deref()),
+        Command::GetAgent { rig_id, agent_id } => Ok(Reply::ok(agents::of_rig(sql, &rig_id, &agent_id)?)?.quietly()),
         Command::DeleteAgent { rig_id, agent_id } => agents::delete(sql, ctx, actor, &rig_id, &agent_id),
         Command::Hook { rig_id: _, agent_id, bead_id } => agents::hook(sql, ctx, &agent_id, &bead_id),
         Command::Unhook { rig_id: _, agent_id } => agents::unhook(sql, ctx, actor, &agent_id),
@@ -97,12 +91,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             Reply::ok(json!({"done": true}))
         }
         Command::Completed { agent_id, status, reason, phase, model_status } => {
-            let said = Completion {
-                status: &status,
-                reason: reason.as_deref(),
-                phase: phase.as_deref(),
-                model_status,
-            };
+            let said = Completion { status: &status, reason: reason.as_deref(), phase: phase.as_deref(), model_status };
             late::completed(sql, ctx, actor, &agent_id, &said)?;
             Reply::ok(json!({"completed": true}))
         }
@@ -170,9 +159,8 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             Ok(Reply::ok(mail::list(sql, to.as_ref(), &page)?)?.quietly())
         }
         Command::CompleteReview { entry_id, status, message, commit_sha } => {
-            let verdict = review::Verdict::parse(&status).ok_or_else(|| {
-                TownError::invalid("status", "status must be merged, failed or conflict")
-            })?;
+            let verdict = review::Verdict::parse(&status)
+                .ok_or_else(|| TownError::invalid("status", "status must be merged, failed or conflict"))?;
             capped("commit_sha", commit_sha.as_deref().unwrap_or_default(), NAME_CHARS)?;
             review::complete(sql, ctx, &entry_id, verdict, &message, commit_sha.as_deref())?;
             Reply::ok(json!({"completed": true}))

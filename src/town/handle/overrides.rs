@@ -17,7 +17,8 @@ use serde_json::{Value as Json, json};
 const REASON_MAX: usize = 500;
 
 fn scope(sql: &dyn Sql, text: &str) -> Result<Scope, TownError> {
-    let scope = Scope::parse(text).ok_or_else(|| TownError::NotFound(format!("There is no breaker {text}; use town or rig:<id>")))?;
+    let scope = Scope::parse(text)
+        .ok_or_else(|| TownError::NotFound(format!("There is no breaker {text}; use town or rig:<id>")))?;
     if let Scope::Rig(id) = &scope {
         rig::get(sql, id)?;
     }
@@ -57,24 +58,25 @@ pub fn set(
     let scope = scope(sql, text)?;
     let reason = reason.unwrap_or_default().trim();
     if reason.is_empty() || reason.len() > REASON_MAX {
-        return Err(TownError::invalid("reason", format!("say why, in 1 … {REASON_MAX} bytes; it goes into the audit")));
+        return Err(TownError::invalid(
+            "reason",
+            format!("say why, in 1 … {REASON_MAX} bytes; it goes into the audit"),
+        ));
     }
-    let order = match mode {
-        "auto" => None,
-        _ => {
-            let mode = Mode::parse(mode).ok_or_else(|| {
-                TownError::invalid("mode", "mode must be auto, forced_open, forced_closed or shadow")
-            })?;
-            let max = match mode {
-                Mode::ForcedOpen => FORCED_OPEN_MAX,
-                Mode::ForcedClosed => FORCED_CLOSED_MAX,
-                Mode::Shadow => SHADOW_MAX,
-            };
-            let within = expires_in.filter(|ms| (1..=max).contains(ms)).ok_or_else(|| {
-                TownError::invalid("expires_in_ms", format!("expires_in_ms must be 1 … {max} ({})", in_words(max)))
-            })?;
-            Some(Override { mode, actor: actor.label(), reason: reason.to_owned(), until: ctx.now.plus(within) })
-        }
+    let order = if mode == "auto" {
+        None
+    } else {
+        let mode = Mode::parse(mode)
+            .ok_or_else(|| TownError::invalid("mode", "mode must be auto, forced_open, forced_closed or shadow"))?;
+        let max = match mode {
+            Mode::ForcedOpen => FORCED_OPEN_MAX,
+            Mode::ForcedClosed => FORCED_CLOSED_MAX,
+            Mode::Shadow => SHADOW_MAX,
+        };
+        let within = expires_in.filter(|ms| (1..=max).contains(ms)).ok_or_else(|| {
+            TownError::invalid("expires_in_ms", format!("expires_in_ms must be 1 … {max} ({})", in_words(max)))
+        })?;
+        Some(Override { mode, actor: actor.label(), reason: reason.to_owned(), until: ctx.now.plus(within) })
     };
     let view = View::load(sql, ctx.now)?;
     let before = shown(sql, ctx, &scope)?;
@@ -95,13 +97,19 @@ pub fn probe(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, text: &str) -> Result<
     let scope = scope(sql, text)?;
     let b = breakers::load(sql, &scope)?;
     if b.state == BreakerState::Closed {
-        return Err(TownError::conflict("closed", format!("The breaker of {} is closed; there is nothing to probe", scope.text())));
+        return Err(TownError::conflict(
+            "closed",
+            format!("The breaker of {} is closed; there is nothing to probe", scope.text()),
+        ));
     }
     if let Some(asked) = b.asked_at {
         let wait = MANUAL_PROBE_EVERY - ctx.now.since(asked);
         if wait > 0 {
             return Err(TownError::TooOften {
-                message: format!("A probe was asked for {} ago; ask at most once a minute", in_words(ctx.now.since(asked))),
+                message: format!(
+                    "A probe was asked for {} ago; ask at most once a minute",
+                    in_words(ctx.now.since(asked))
+                ),
                 retry_after: wait,
             });
         }

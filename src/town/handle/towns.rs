@@ -63,7 +63,7 @@ pub fn check_branch(field: &str, branch: &str) -> Result<(), TownError> {
         || branch.starts_with('-')
         || branch.starts_with('/')
         || branch.ends_with('/')
-        || branch.ends_with(".lock")
+        || branch.strip_suffix(".lock").is_some()
         || branch.contains("..")
         || branch.contains("//")
         || branch.contains("@{")
@@ -193,7 +193,11 @@ fn move_deadlines(sql: &dyn Sql, ctx: &Ctx<'_>, before: &Config, after: &Config)
             // A streak's longest wait; beads beyond the table's end wait as long as its last entry.
             let last = streak as usize >= new.backoff_ms.len();
             let base = new.backoff_ms.get(streak as usize - 1).copied().unwrap_or(0);
-            #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "at most a day plus jitter")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_precision_loss,
+                reason = "at most a day plus jitter"
+            )]
             let wait = base + (base as f64 * new.jitter) as i64;
             sql.execute(
                 "UPDATE beads

@@ -22,7 +22,6 @@ use hmac::{Hmac, Mac};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use sha2::Sha256;
-use std::fmt::Write;
 
 /// What a webhook receives (`api.md`). `text` makes it readable for Slack as it is.
 #[derive(Serialize)]
@@ -98,12 +97,7 @@ pub fn book_posts(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<Vec<E
 fn sign(secret: &str, body: &str) -> Result<String, TownError> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).map_err(|e| SqlError::new(e.to_string()))?;
     mac.update(body.as_bytes());
-    let mut signature = "sha256=".to_owned();
-    for byte in mac.finalize().into_bytes() {
-        // Writing to a string cannot fail.
-        let _ = write!(signature, "{byte:02x}");
-    }
-    Ok(signature)
+    Ok(format!("sha256={}", text::hex(&mac.finalize().into_bytes())))
 }
 
 /// The webhook was removed from the settings: what waits for it is skipped, but for posts in the air.

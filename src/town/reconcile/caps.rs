@@ -40,11 +40,12 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<(), TownErro
         }
         // With the code of the attempt that brought it here, so that it can be found with its cause.
         let last = attempt::of_bead(sql, &bead.id, 1)?.into_iter().next();
-        let code = last.as_ref().and_then(|a| a.code.as_deref()).and_then(Code::parse).unwrap_or(Code::DispatchOrphaned);
+        let code =
+            last.as_ref().and_then(|a| a.code.as_deref()).and_then(Code::parse).unwrap_or(Code::DispatchOrphaned);
         let said = last.and_then(|a| a.reason).unwrap_or_default();
         let why = format!("the cap was lowered to {cap}, and it had failed {} times: {said}", bead.dispatch_attempts);
         let because = Because::of("system", "the cap was lowered");
-        finish::fail(sql, ctx, config, &mut bead, &Failure::new(code, None, &why), because)?;
+        finish::fail(sql, ctx, config, &mut bead, &Failure::new(code, None, &why), &because)?;
         failed += 1;
     }
     if failed == 0 || rows.len() < RULE_ROWS as usize {

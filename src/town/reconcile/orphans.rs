@@ -55,7 +55,7 @@ fn rescue(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, id: &BeadId) -> Result<
     state.save(sql)?;
     let because = Because::of("system", &f.reason);
     if bead.dispatch_attempts >= finish::cap(sql, config, bead.rig_id.as_ref())? {
-        return finish::fail(sql, ctx, config, &mut bead, &f, because);
+        return finish::fail(sql, ctx, config, &mut bead, &f, &because);
     }
     bead::transition(sql, ctx, &mut bead, Status::Open, because)
 }

@@ -1,11 +1,11 @@
 //! Rule 10: what is past its time is dropped. Arms nothing: it rides along with ticks that something else caused.
 
 use super::super::Ctx;
+use super::super::dispatch::stops;
 use super::super::error::TownError;
 use super::super::policy::{ATTEMPT_RETENTION, IDLE_AGENT_RETENTION, RULE_ROWS};
 use super::super::sql::Sql;
 use super::super::{audit, event, mail, notify, redrive};
-use super::super::dispatch::stops;
 
 /// Drops old attempts, events, notices, mail, audit entries, and agents that nobody needs.
 ///

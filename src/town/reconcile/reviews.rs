@@ -20,12 +20,7 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View) -> Result<Vec<Effect>,
 }
 
 /// Takes beads through the gate in order; one that is refused is passed over.
-pub fn book_all(
-    sql: &dyn Sql,
-    ctx: &Ctx<'_>,
-    view: &mut View,
-    next: Vec<BeadId>,
-) -> Result<Vec<Effect>, TownError> {
+pub fn book_all(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View, next: Vec<BeadId>) -> Result<Vec<Effect>, TownError> {
     let mut effects = Vec::new();
     for id in next {
         let Some(bead) = bead::find(sql, &id)? else { continue };
