@@ -236,6 +236,15 @@ pub fn identity(name: &str, role: Role, rig: Option<&RigId>, town_id: &str) -> S
     }
 }
 
+/// An identity that nobody has: callers of the API choose theirs freely, and a taken one must not stop a tick.
+fn free_identity(sql: &dyn Sql, name: &str, role: Role, rig: &RigId, town_id: &str) -> Result<String, TownError> {
+    let mut wanted = identity(name, role, Some(rig), town_id);
+    while first(sql, "SELECT 1 FROM agents WHERE identity = ?1", &[(&wanted).into()])?.is_some() {
+        wanted = identity(&format!("{name}-{}", state::next_seq(sql)?), role, Some(rig), town_id);
+    }
+    Ok(wanted)
+}
+
 /// A polecat of the rig that could take a bead now: idle, unhooked, and not about to be stopped.
 pub fn idle_polecat(sql: &dyn Sql, rig: &RigId) -> Result<Option<Agent>, TownError> {
     let row = first(
@@ -269,7 +278,7 @@ pub fn new_polecat(sql: &dyn Sql, ctx: &Ctx<'_>, rig: &RigId, town_id: &str) -> 
         // The counter that orders everything also numbers them: unique without a search.
         None => format!("Polecat-{}", state::next_seq(sql)?),
     };
-    let identity = identity(&name, Role::Polecat, Some(rig), town_id);
+    let identity = free_identity(sql, &name, Role::Polecat, rig, town_id)?;
     create(sql, ctx, NewAgent { rig_id: Some(rig), role: Role::Polecat, name, identity })
 }
 
@@ -280,7 +289,7 @@ pub fn refinery(sql: &dyn Sql, ctx: &Ctx<'_>, rig: &RigId, town_id: &str) -> Res
     if let Some(row) = row {
         return Ok(read(&row)?);
     }
-    let identity = identity("refinery", Role::Refinery, Some(rig), town_id);
+    let identity = free_identity(sql, "refinery", Role::Refinery, rig, town_id)?;
     create(sql, ctx, NewAgent { rig_id: Some(rig), role: Role::Refinery, name: "refinery".to_owned(), identity })
 }
 

@@ -4,10 +4,10 @@ use super::Ctx;
 use super::error::TownError;
 use super::id::{AgentId, BeadId};
 use super::policy::{EVENT_RETENTION, EVENTS_KEPT, LIST_DEFAULT, LIST_MAX, RULE_ROWS};
-use super::sql::{Row, Sql, SqlError, Value};
+use super::sql::{Row, Sql, SqlError, first};
 use super::time::Timestamp;
 use serde::Serialize;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 /// One event, as on the wire (`protocol.md` 2.9).
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +21,16 @@ pub struct BeadEvent {
     new_value: Option<String>,
     metadata: Json,
     created_at: Timestamp,
+}
+
+impl BeadEvent {
+    /// `{time, type, message}`, as the status snapshot shows it.
+    #[must_use]
+    pub fn line(&self) -> Json {
+        let (old, new) = (self.old_value.as_deref().unwrap_or("-"), self.new_value.as_deref().unwrap_or("-"));
+        let message = format!("bead {}: {old} → {new}", self.bead_id);
+        json!({"time": self.created_at, "type": self.event_type, "message": message})
+    }
 }
 
 /// What happened, before it has an id and a time.
@@ -104,12 +114,23 @@ pub fn list(
 
 /// Drops what is past retention, oldest first, at most [`RULE_ROWS`] rows. Arms nothing: it rides along.
 pub fn prune(sql: &dyn Sql, now: Timestamp) -> Result<(), TownError> {
-    let oldest = Value::from(now.plus(-EVENT_RETENTION));
+    let keep_from = now.plus(-EVENT_RETENTION);
+    // Usually nothing is old enough, and two rows say so.
+    let oldest = first(
+        sql,
+        "SELECT seq, created_at, (SELECT max(seq) FROM bead_events) FROM bead_events ORDER BY seq LIMIT 1",
+        &[],
+    )?;
+    let Some(oldest) = oldest else { return Ok(()) };
+    let too_many = oldest.int(2)? - oldest.int(0)? >= i64::from(EVENTS_KEPT);
+    if oldest.int(1)? >= keep_from.0 && !too_many {
+        return Ok(());
+    }
     sql.execute(
         "DELETE FROM bead_events
          WHERE seq IN (SELECT seq FROM bead_events ORDER BY seq LIMIT ?2)
            AND (created_at < ?1 OR seq <= (SELECT max(seq) FROM bead_events) - ?3)",
-        &[oldest, RULE_ROWS.into(), EVENTS_KEPT.into()],
+        &[keep_from.into(), RULE_ROWS.into(), EVENTS_KEPT.into()],
     )?;
     Ok(())
 }

@@ -7,13 +7,17 @@ use super::dispatch::attempt;
 use super::dispatch::breaker::State as BreakerState;
 use super::dispatch::gate::View;
 use super::error::TownError;
+use super::event;
 use super::policy::{FAILURES_SHOWN, LIST_MAX};
 use super::reconcile::wake;
 use super::sql::{Sql, first};
+use super::state::State;
 use super::time::{HOUR, Timestamp};
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 
+/// Events in the status snapshot (`protocol.md` 2.12).
+const RECENT_EVENTS: u32 = 20;
 /// Counts of one index are not walked further than this.
 const COUNTED: u32 = 10_000;
 
@@ -210,10 +214,53 @@ pub fn debug(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
         beads.push(Json::Object(m));
     }
     Ok(json!({
-        "alarmStatus": null,
+        "alarmStatus": snapshot(sql, ctx)?,
         "agentMeta": meta,
         "beadSummary": beads,
         "dispatch": dispatch(sql, ctx)?,
         "agents": agents,
+    }))
+}
+
+/// The status snapshot of `protocol.md` 2.12; the object adds `alarm`.
+fn snapshot(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
+    let state = State::load(sql)?;
+    let mut agents =
+        BTreeMap::from(["working", "waiting", "idle", "stalled", "dead", "total"].map(|k| (k.to_owned(), 0)));
+    for r in sql.query("SELECT status, count(*) FROM agents GROUP BY status", &[])? {
+        let n = r.count(1)?;
+        agents.insert(r.text(0)?, n);
+        *agents.entry("total".to_owned()).or_default() += n;
+    }
+    let mut beads = BTreeMap::new();
+    let mut triage_requests = 0;
+    for r in sql.query(
+        "SELECT status, count(*), sum(triage_request)
+         FROM (SELECT status, triage_request FROM beads INDEXED BY beads_unfinished
+               WHERE status IN ('open', 'in_progress', 'in_review')
+               LIMIT ?1)
+         GROUP BY status",
+        &[COUNTED.into()],
+    )? {
+        beads.insert(r.text(0)?, r.count(1)?);
+        triage_requests += r.count(2)?;
+    }
+    let of = |status: &str| beads.get(status).copied().unwrap_or(0);
+    let failed = count(
+        sql,
+        "SELECT count(*) FROM (SELECT 1 FROM beads INDEXED BY beads_failed WHERE status = 'failed' LIMIT ?1)",
+    )?;
+    let recent: Vec<_> =
+        event::list(sql, None, None, Some(RECENT_EVENTS))?.iter().map(event::BeadEvent::line).collect();
+    Ok(json!({
+        "alarm": null,
+        "agents": agents,
+        "beads": {"open": of("open"), "inProgress": of("in_progress"), "inReview": of("in_review"), "failed": failed,
+                  "triageRequests": triage_requests},
+        "patrol": {"guppWarnings": 0, "guppEscalations": 0, "stalledAgents": agents.get("stalled"), "orphanedHooks": 0},
+        "reconciler": null,
+        "recentEvents": recent,
+        "draining": state.draining(ctx.now),
+        "drainStartedAt": state.draining_since.filter(|_| state.draining(ctx.now)),
     }))
 }

@@ -40,7 +40,10 @@ fn main() {
         let at = now();
         container.run_until(at);
         let answer = match read {
-            Ok(_) => container.call(at, request.method().as_str(), request.url(), &body),
+            Ok(_) => {
+                let path = percent_encoding::percent_decode_str(request.url()).decode_utf8_lossy().into_owned();
+                container.call(at, request.method().as_str(), &path, &body)
+            }
             Err(_) => SimAnswer::http(0, 400, r#"{"error":"Invalid request body"}"#),
         };
         reply(request, answer);

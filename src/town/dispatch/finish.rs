@@ -20,7 +20,7 @@ use super::super::state::State;
 use super::super::time::{Millis, Timestamp};
 use super::attempt::{Attempt, Outcome};
 use super::backoff;
-use super::breaker::{Cause, Event, Verdict};
+use super::breaker::{self, Cause, Event, Verdict};
 use super::failure::{Class, Code, Counts, Failure};
 use super::{instance, proof};
 use serde_json::json;
@@ -470,7 +470,10 @@ fn tell_breakers(
         breakers::judge(sql, ctx, state, config, scope)?;
     }
     if f.rule().notice {
-        let generation = breakers::load(sql, &Scope::Town)?.generation;
+        // Once per episode; what comes before one belongs to the episode that it will begin.
+        let b = breakers::load(sql, &Scope::Town)?;
+        let before = b.state == breaker::State::Closed && b.settled;
+        let generation = b.generation.saturating_add(u32::from(before));
         notify::notify(
             sql,
             ctx,

@@ -24,10 +24,20 @@ pub fn note(
     instance: &str,
     speaker: Option<&Attempt>,
 ) -> Result<(), TownError> {
-    if instance.is_empty() || state.instance_id.as_deref() == Some(instance) {
+    if instance.is_empty() {
         return Ok(());
     }
     if state.drained_instance.as_deref() == Some(instance) {
+        // It speaks although its drain is over and nobody took its place: it did not go away. What ends on it from now
+        // on is no eviction, or its beads would be started again and again without charge, wait or count.
+        if !state.draining(ctx.now) && state.instance_id.as_deref().is_none_or(|known| known == instance) {
+            state.drained_instance = None;
+            state.instance_id = Some(instance.to_owned());
+            return state.save(sql);
+        }
+        return Ok(());
+    }
+    if state.instance_id.as_deref() == Some(instance) {
         return Ok(());
     }
     let old_voice = speaker.is_some_and(|a| a.instance_id.as_deref() == Some(instance));

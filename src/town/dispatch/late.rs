@@ -61,7 +61,7 @@ pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat
     }
     let mut quiet = true;
     if let Some(id) = instance
-        && state.instance_id.as_deref() != Some(id)
+        && (state.instance_id.as_deref() != Some(id) || state.drained_instance.as_deref() == Some(id))
     {
         instance::note(sql, ctx, &mut state, &config, id, Some(&attempt))?;
         quiet = false;
@@ -69,8 +69,10 @@ pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat
     let lease = ctx.now.plus(config.dispatch.heartbeat_timeout_ms);
     if body.status.as_deref() == Some("starting") {
         let latest = attempt.booked_at.plus(BOOT_GRACE);
-        attempt::renew(sql, &attempt.id, lease.min(latest).max(ctx.now.plus(1)), Some(ctx.now), instance)?;
-        return Ok(Beat { quiet });
+        let lease = lease.min(latest).max(ctx.now.plus(1));
+        attempt::renew(sql, &attempt.id, lease, Some(ctx.now), instance)?;
+        // The lease of the booking is longer than a heartbeat's: it may have moved earlier.
+        return Ok(Beat { quiet: quiet && attempt.lease_until.is_some_and(|was| was <= lease) });
     }
     if attempt.proven_at.is_none() {
         accept(sql, ctx, &attempt.id)?;
@@ -98,6 +100,10 @@ fn late_heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt) -> Result<Bea
 
 /// An agent changed something: that is proof, if it still may.
 pub fn acted(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, actor: &Actor) -> Result<(), TownError> {
+    // A person, or another agent, that speaks of this one is no sign of its life.
+    if !matches!(actor, Actor::Container { agent_id, .. } if agent_id.as_ref().is_none_or(|a| a == agent)) {
+        return Ok(());
+    }
     let Some(attempt) = speaker(sql, agent, actor.dispatch())?.filter(Attempt::is_live) else { return Ok(()) };
     let mut state = State::load(sql)?;
     let config = Config::load(sql)?;

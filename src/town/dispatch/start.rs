@@ -148,6 +148,10 @@ fn take_hook(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &Bead, agent: &Agent) -> Result
     if let Some(other) = agent::hooked_to(sql, &bead.id)? {
         agent::unhook(sql, ctx, &other.id, &bead.id, "another agent takes it")?;
     }
+    // A refinery that a person hooked to a later merge request serves the older one first.
+    if let Some(later) = &agent.hook {
+        agent::unhook(sql, ctx, &agent.id, later, "its agent takes another one first")?;
+    }
     agent::hook(sql, ctx, &agent.id, &bead.id)
 }
 

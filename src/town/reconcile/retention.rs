@@ -4,7 +4,7 @@ use super::super::Ctx;
 use super::super::dispatch::stops;
 use super::super::error::TownError;
 use super::super::policy::{ATTEMPT_RETENTION, IDLE_AGENT_RETENTION, RULE_ROWS};
-use super::super::sql::Sql;
+use super::super::sql::{Sql, first};
 use super::super::{audit, event, mail, notify, redrive};
 
 /// Drops old attempts, events, notices, mail, audit entries, and agents that nobody needs.
@@ -12,13 +12,7 @@ use super::super::{audit, event, mail, notify, redrive};
 /// *Guarantees*: at most a hundred rows of each kind a tick.
 /// *Assumptions*: every append-only table has an index that yields its oldest rows first.
 pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
-    // By `seq`, the order in which attempts were booked; a live one is never older than its limit.
-    sql.execute(
-        "DELETE FROM attempts
-         WHERE attempt_id IN (SELECT attempt_id FROM attempts ORDER BY seq LIMIT ?2)
-           AND finished_at IS NOT NULL AND finished_at < ?1",
-        &[ctx.now.plus(-ATTEMPT_RETENTION).into(), RULE_ROWS.into()],
-    )?;
+    attempts(sql, ctx)?;
     // Idle for a day and not hooked: the next bead gets a polecat of its own.
     sql.execute(
         "DELETE FROM agents
@@ -34,4 +28,20 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     audit::prune(sql, ctx.now)?;
     stops::prune(sql, ctx.now)?;
     redrive::prune(sql, ctx.now.plus(-ATTEMPT_RETENTION))
+}
+
+/// By `seq`, the order in which attempts were booked. Usually the oldest is young enough, and one row says so.
+fn attempts(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
+    let keep_from = ctx.now.plus(-ATTEMPT_RETENTION);
+    let oldest = first(sql, "SELECT booked_at FROM attempts ORDER BY seq LIMIT 1", &[])?;
+    if oldest.map_or(Ok(keep_from.0), |r| r.int(0))? >= keep_from.0 {
+        return Ok(());
+    }
+    sql.execute(
+        "DELETE FROM attempts
+         WHERE attempt_id IN (SELECT attempt_id FROM attempts ORDER BY seq LIMIT ?2)
+           AND finished_at IS NOT NULL AND finished_at < ?1",
+        &[keep_from.into(), RULE_ROWS.into()],
+    )?;
+    Ok(())
 }

@@ -1,0 +1,128 @@
+# One place for everything that is done with this repository. `make` alone says what there is.
+# Tools are pinned and set up by themselves where they are missing (scripts/setup.sh): a machine needs rustup, a C
+# compiler, Node.js 18 or newer with npm, and git.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Everything JavaScript runs with the Node 22 of node_modules, whatever the system has.
+export PATH := $(CURDIR)/node_modules/.bin:$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+export RUSTUP_TOOLCHAIN := $(shell scripts/setup.sh name)
+export WRANGLER_SEND_METRICS := false
+export WRANGLER_LOG_PATH := $(CURDIR)/target/wrangler
+export NO_UPDATE_NOTIFIER := 1
+
+WORKER_SOURCES := $(shell find src migrations -type f 2>/dev/null) \
+  $(wildcard Cargo.toml Cargo.lock rust-toolchain.toml package-lock.json)
+
+step = @printf '\033[1m==> %s\033[0m\n' "$(1)"
+
+##@ Start here
+
+.PHONY: help
+help: ## what there is (this text)
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n\033[1m%s\033[0m\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+
+.PHONY: demo
+demo: build programs ## a town at work, from a fresh clone: five beads, an outage, the recovery (under 3 minutes)
+	@node scripts/demo/main.mjs
+
+.PHONY: dev
+dev: build programs ## the worker and the runner, until Ctrl-C (PORT=8787); state is kept in .gastown/
+	@node scripts/dev.mjs
+
+.PHONY: token
+token: node_modules/.gastown-lock ## print a token: make token USER=alice [SCOPE=operator] [TOWN=id]
+	@$(if $(findstring command,$(origin USER)),,echo 'usage: make token USER=name [SCOPE=user|operator] [TOWN=id]' >&2; exit 2;) \
+	  node scripts/token.mjs --user '$(USER)' --scope '$(or $(SCOPE),user)' $(if $(TOWN),--town '$(TOWN)')
+
+##@ Develop
+
+.PHONY: setup
+setup: ## bring in all tools, pinned, where they are missing (every other target does so by itself)
+	@scripts/setup.sh toolchain worker npm deny
+
+.PHONY: build
+build: node_modules/.gastown-lock build/index.js ## the worker as it is deployed: build/index.js and build/index_bg.wasm
+
+# worker-build leaves build/index.js alone if nothing changed, so make is told that it is up to date.
+build/index.js: $(WORKER_SOURCES)
+	@scripts/setup.sh toolchain worker npm
+	$(call step,worker: cargo build --release for wasm32 - wasm-bindgen - wasm-opt - esbuild (a few minutes when cold))
+	@export WASM_BINDGEN_BIN="$$(command -v wasm-bindgen)" \
+	  WASM_OPT_BIN="$(CURDIR)/node_modules/.bin/wasm-opt" \
+	  ESBUILD_BIN="$(CURDIR)/node_modules/.bin/esbuild"; \
+	  worker-build --release
+	@touch $@
+
+# The runner (the program in the container) and the simulated container, as the tests and the demo start them.
+.PHONY: programs
+programs: toolchain
+	$(call step,runner and simulated container: cargo build)
+	@cargo build --quiet --workspace --bins
+
+.PHONY: test
+test: test-host test-worker ## every test: host and runner, then the worker in workerd (under 5 minutes when warm)
+
+.PHONY: test-host
+test-host: toolchain ## the tests of the core, the host and the runner (cargo test --workspace)
+	$(call step,host and runner: cargo test (compiling takes the longest; then property tests, then real git and processes))
+	@cargo test --workspace
+
+.PHONY: test-worker
+test-worker: build programs ## the tests of the built worker in workerd (ONLY=name runs one file)
+	$(call step,worker: node --test in workerd (crashes and timeouts are real and take the longest))
+	@GASTOWN_TEST_ALL=1 node --test --test-reporter=spec tests/worker/$(or $(ONLY),*).test.mjs
+
+.PHONY: lint
+lint: toolchain ## rustfmt, clippy for host and wasm32, cargo-deny
+	@scripts/setup.sh deny
+	$(call step,rustfmt)
+	@cargo fmt --all --check
+	$(call step,clippy: host and all targets)
+	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+	$(call step,clippy: the worker for wasm32)
+	@cargo clippy --quiet --package gastown --lib --target wasm32-unknown-unknown -- -D warnings
+	$(call step,cargo-deny: bans - licences - sources)
+	@cargo deny --workspace --all-features check --hide-inclusion-graph bans licenses sources
+
+.PHONY: ci
+ci: ## what CI runs: lint, test, a dry run of the deployment, the demo
+	@$(MAKE) lint
+	@$(MAKE) test
+	@$(MAKE) dry-run
+	@$(MAKE) demo
+
+.PHONY: bench
+bench: build ## figures: the size of the worker
+	@scripts/size.sh
+
+##@ Ship
+
+.PHONY: dry-run
+dry-run: build ## bundle as for a deployment, and send nothing
+	$(call step,wrangler deploy --dry-run)
+	@wrangler deploy --dry-run --containers-rollout=none --outdir target/dry-run
+
+.PHONY: deploy
+deploy: build ## deploy to your Cloudflare account (wrangler login and the secret GASTOWN_JWT_SECRET first)
+	@wrangler deploy
+
+##@ Clean
+
+.PHONY: clean
+clean: ## remove what was built and installed here, and the state of make dev
+	@rm -rf target build node_modules .wrangler .gastown
+
+.PHONY: toolchain
+toolchain:
+	@scripts/setup.sh toolchain
+
+node_modules/.gastown-lock: package-lock.json
+	@scripts/setup.sh npm
+	@touch $@

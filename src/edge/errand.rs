@@ -1,0 +1,125 @@
+//! What the worker hands to a town's object: who asks, and what, as it came in.
+//!
+//! The command itself does not travel. The worker reads the request to refuse what is malformed, and the object reads
+//! the same text by the same code; so there is one reading of each route and no second encoding of sixty commands, which
+//! would be a seventh of the Wasm. The commands that no route stands for travel as they are.
+
+use super::{
+    envelope::Refusal,
+    fields::{Body, Query},
+    request,
+    route::{self, Route},
+};
+use crate::town::{
+    command::{Actor, Command},
+    id::RigId,
+};
+use serde::{Deserialize, Serialize};
+
+/// A request on its way to a town.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Errand {
+    /// Who asks; the worker has made sure of it.
+    pub actor: Actor,
+    /// What.
+    pub what: What,
+}
+
+/// What is asked of a town.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "fields as in the commands of the same name")]
+pub enum What {
+    /// A request at a route.
+    Route { method: String, path: String, query: String, body: String },
+    /// [`Command::Found`].
+    Found { town_id: String, name: String, owner_user_id: String },
+    /// [`Command::AddRig`].
+    AddRig { rig_id: String, name: String, git_url: String, default_branch: String },
+    /// [`Command::RemoveRig`].
+    RemoveRig { rig_id: String },
+}
+
+/// An errand as the object carries it out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    /// Its name in the ledger.
+    pub verb: String,
+    /// The command.
+    pub command: Command,
+    /// The route, if one stands for it.
+    pub route: Option<Route>,
+}
+
+impl What {
+    /// Reads the command out of it.
+    pub fn read(self, actor: &Actor) -> Result<Order, Refusal> {
+        let order = |verb: &str, command| Ok(Order { verb: verb.to_owned(), command, route: None });
+        match self {
+            Self::Route { method, path, query, body } => {
+                let matched = route::find(&method, &path).ok_or_else(Refusal::unknown_route)?;
+                let body = Body::parse(body.as_bytes());
+                let command = request::command(&matched, &Query::parse(&query), &body, actor)?;
+                let command = command.ok_or_else(Refusal::unknown_route)?;
+                Ok(Order { verb: snake_case(matched.name), command, route: Some(matched.route) })
+            }
+            Self::Found { town_id, name, owner_user_id } => {
+                order("found", Command::Found { town_id, name, owner_user_id })
+            }
+            Self::AddRig { rig_id, name, git_url, default_branch } => {
+                let (rig_id, default_branch) = (RigId(rig_id), Some(default_branch));
+                order("add_rig", Command::AddRig { rig_id, name, git_url, default_branch })
+            }
+            Self::RemoveRig { rig_id } => order("remove_rig", Command::RemoveRig { rig_id: RigId(rig_id) }),
+        }
+    }
+}
+
+/// `GetDispatch` as `get_dispatch`.
+fn snake_case(name: &str) -> String {
+    let mut out = String::with_capacity(name.len().saturating_add(4));
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person() -> Actor {
+        Actor::User { sub: "u".into() }
+    }
+    fn at(method: &str, path: &str, body: &str) -> What {
+        let [method, path, query, body] = [method, path, "limit=7", body].map(str::to_owned);
+        What::Route { method, path, query, body }
+    }
+
+    #[test]
+    fn an_errand_arrives_as_it_was_sent() {
+        let errands = [
+            at("POST", "/api/towns/t/rigs/r/sling", "{\"title\":\"Ü \\\" \\u0000\"}"),
+            What::Found { town_id: "t".into(), name: "n".into(), owner_user_id: "u".into() },
+            What::RemoveRig { rig_id: "r".into() },
+        ];
+        for what in errands {
+            let errand = Errand { actor: person(), what };
+            let text = serde_json::to_string(&errand).unwrap();
+            assert_eq!(serde_json::from_str::<Errand>(&text).unwrap(), errand);
+        }
+    }
+
+    #[test]
+    fn the_object_reads_what_the_worker_read() {
+        let order = at("GET", "/api/towns/t/attempts", "").read(&person()).unwrap();
+        assert_eq!((order.verb.as_str(), order.route), ("list_attempts", Some(Route::ListAttempts)));
+        let Command::ListAttempts { filter } = order.command else { panic!("{:?}", order.command) };
+        assert_eq!(filter.limit, Some(7));
+        assert_eq!(at("POST", "/api/towns/t/rigs/r/sling", "{").read(&person()).unwrap_err().status, 400);
+        assert_eq!(at("GET", "/nowhere", "").read(&person()).unwrap_err().status, 404);
+        assert_eq!(at("GET", "/health", "").read(&person()).unwrap_err().status, 404);
+    }
+}

@@ -1,0 +1,363 @@
+//! A request becomes a command: path, query and body of every route that ends at the town.
+//!
+//! Guarantee: what comes out is well typed, and a body that names its actor names who is asking. What comes in wrong
+//! is a 400 with everything that is wrong with it (`protocol.md` 1.2); whether it makes sense is the town's to say.
+
+use super::{
+    auth::speaks_for,
+    envelope::Refusal,
+    fields::{Body, Fields, Query},
+    route::{Matched, Route},
+};
+use crate::town::{
+    command::{Actor, AttemptFilter, BeadFilter, BeadPatch, Command, Heartbeat, NewBead, Page},
+    id::{AgentId, BeadId, RigId},
+    policy::{HEARTBEATS_MAX, STATUS_MESSAGE_CHARS},
+};
+use serde_json::Value as Json;
+
+const BEAD_TYPES: &[&str] = &["issue", "message", "escalation", "merge_request", "convoy", "molecule", "agent"];
+const BEAD_STATUSES: &[&str] = &["open", "in_progress", "in_review", "closed", "failed"];
+const PRIORITIES: &[&str] = &["low", "medium", "high", "critical"];
+const ROLES: &[&str] = &["polecat", "refinery", "mayor"];
+const AGENT_STATUSES: &[&str] = &["idle", "working", "waiting", "stalled", "dead"];
+
+/// The command of a route that ends at the town; `None` for the routes that end elsewhere (registry, tokens, health).
+#[allow(clippy::too_many_lines, reason = "one arm per route; splitting the table would hide what is missing")]
+pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> Result<Option<Command>, Refusal> {
+    let rig_id = || RigId::from(matched.param("rig"));
+    let bead_id = || BeadId::from(matched.param("bead"));
+    let agent_id = || AgentId::from(matched.param("agent"));
+    let scope = || matched.param("scope").to_owned();
+    let page = || Ok::<_, Refusal>(Page { before: query.text("before"), limit: query.limit()? });
+
+    Ok(Some(match matched.route {
+        Route::Root
+        | Route::Health
+        | Route::CreateTown
+        | Route::ListTowns
+        | Route::GetTown
+        | Route::DeleteTown
+        | Route::ListUserRigs
+        | Route::CreateRig
+        | Route::GetRig
+        | Route::DeleteRig
+        | Route::RefreshContainerToken => return Ok(None),
+
+        Route::GetConfig => Command::GetConfig,
+        Route::PatchConfig => Command::PatchConfig { patch: object(body)? },
+        Route::GetRigConfig => Command::GetRigConfig { rig_id: rig_id() },
+        Route::PatchRigConfig => Command::PatchRigConfig { rig_id: rig_id(), patch: object(body)? },
+        Route::MayorRigs => Command::ListRigs,
+
+        Route::CreateBead => {
+            let mut f = Fields::required(body);
+            let kind = Some(f.word("type", BEAD_TYPES));
+            let bead = NewBead { kind, ..new_bead(&mut f) };
+            f.done(Command::CreateBead { rig_id: rig_id(), bead })?
+        }
+        Route::Sling => {
+            let mut f = Fields::required(body);
+            let bead = new_bead(&mut f);
+            f.done(Command::Sling { rig_id: rig_id(), bead })?
+        }
+        Route::MayorSling => {
+            let mut f = Fields::required(body);
+            let rig_id = RigId(f.text("rig_id"));
+            let bead = new_bead(&mut f);
+            f.done(Command::Sling { rig_id, bead })?
+        }
+        Route::GetBead => Command::GetBead { rig_id: Some(rig_id()), bead_id: bead_id() },
+        Route::ListBeads => Command::ListBeads { rig_id: rig_id(), filter: bead_filter(query)? },
+        Route::UpdateBead => Command::UpdateBead { rig_id: rig_id(), bead_id: bead_id(), patch: bead_patch(body)? },
+        Route::SetBeadStatus => {
+            let mut f = Fields::required(body);
+            let status = f.word("status", BEAD_STATUSES);
+            // Of a person's change the person is the actor, so no agent need be named.
+            if !actor.is_person() || f.has("agent_id") {
+                acting_agent(&mut f, actor)?;
+            }
+            f.done(Command::SetBeadStatus { rig_id: rig_id(), bead_id: bead_id(), status })?
+        }
+        Route::CloseBead => {
+            let mut f = Fields::optional(body);
+            let agent_id = acting_agent(&mut f, actor)?;
+            f.done(Command::CloseBead { rig_id: rig_id(), bead_id: bead_id(), agent_id })?
+        }
+        Route::CancelBead => {
+            let mut f = Fields::required(body);
+            let reason = f.text("reason");
+            f.done(Command::CancelBead { bead_id: bead_id(), reason })?
+        }
+        Route::DeleteBead => Command::DeleteBead { rig_id: rig_id(), bead_id: bead_id() },
+        Route::RedriveBead => {
+            // Of agents only the mayor may redrive; the town knows which one is the mayor, but somebody must speak.
+            if !actor.is_person() && actor.agent().is_none() {
+                return Err(Refusal::forbidden("Only the mayor, named by X-Gastown-Agent-Id, or a person may redrive"));
+            }
+            let mut f = Fields::optional(body);
+            let reason = f.opt_text("reason");
+            f.done(Command::RedriveBead { bead_id: bead_id(), reason })?
+        }
+        Route::Redrive => {
+            let mut f = Fields::required(body);
+            let fingerprint = f.opt_text("fingerprint");
+            let rig_id = f.opt_text("rig_id").map(RigId);
+            let (limit, dry_run, reason) = (f.opt_count("limit"), f.flag("dry_run"), f.text("reason"));
+            f.done(Command::Redrive { fingerprint, rig_id, limit, dry_run, reason })?
+        }
+        Route::RigEvents | Route::TownEvents => Command::ListEvents {
+            bead_id: query.text("bead_id").map(BeadId),
+            since: query.text("since"),
+            // An unreadable limit is ignored here, and only here (`protocol.md` 1.4).
+            limit: query.count("limit").unwrap_or_default(),
+        },
+
+        Route::CreateAgent => {
+            let mut f = Fields::required(body);
+            let (role, name, identity) = (f.word("role", ROLES), f.text("name"), f.text("identity"));
+            f.done(Command::CreateAgent { rig_id: rig_id(), role, name, identity })?
+        }
+        Route::GetOrCreateAgent => {
+            let mut f = Fields::required(body);
+            let role = f.word("role", ROLES);
+            f.done(Command::GetOrCreateAgent { rig_id: rig_id(), role })?
+        }
+        Route::ListAgents => {
+            let wrong = || Refusal::bad_query("Invalid role or status filter");
+            let role = filter(query, "role", ROLES).map_err(|()| wrong())?;
+            let status = filter(query, "status", AGENT_STATUSES).map_err(|()| wrong())?;
+            Command::ListAgents { rig_id: rig_id(), role, status }
+        }
+        Route::GetAgent => Command::GetAgent { rig_id: rig_id(), agent_id: agent_id() },
+        Route::DeleteAgent => Command::DeleteAgent { rig_id: rig_id(), agent_id: agent_id() },
+        Route::Hook => {
+            let mut f = Fields::required(body);
+            let bead_id = BeadId(f.text("bead_id"));
+            f.done(Command::Hook { rig_id: rig_id(), agent_id: agent_id(), bead_id })?
+        }
+        Route::Unhook => Command::Unhook { rig_id: rig_id(), agent_id: agent_id() },
+        Route::Prime => Command::Prime { agent_id: agent_id() },
+        Route::Done => {
+            // Every field may be missing (`api.md`), so the body may be, too.
+            let mut f = Fields::optional(body);
+            let (branch, pr_url, summary) = (f.opt_filled("branch"), f.opt_text("pr_url"), f.opt_text("summary"));
+            f.done(Command::Done { agent_id: agent_id(), branch, pr_url, summary })?
+        }
+        Route::Completed => {
+            let mut f = Fields::required(body);
+            let status = f.word("status", &["completed", "failed"]);
+            let reason = f.opt_text("reason");
+            let phase = f.opt_word("phase", &["repository", "initial_prompt", "run"]);
+            let model_status = f.opt_count("model_status").and_then(|n| u16::try_from(n).ok());
+            f.done(Command::Completed { agent_id: agent_id(), status, reason, phase, model_status })?
+        }
+        // A heartbeat is never refused for its body: what cannot be read is as if it had not been said.
+        Route::Heartbeat => Command::Heartbeat { agent_id: agent_id(), body: heartbeat(body.json()) },
+        Route::Heartbeats => {
+            let mut f = Fields::required(body);
+            let container_instance_id = f.opt_text("containerInstanceId");
+            let agents = f.objects("agents");
+            let agents = f.done(agents)?;
+            if agents.len() > HEARTBEATS_MAX {
+                return Err(Refusal::invalid("agents", format!("at most {HEARTBEATS_MAX} agents in one report")));
+            }
+            Command::Heartbeats { container_instance_id, agents: agents.into_iter().map(heartbeat).collect() }
+        }
+        Route::Checkpoint => {
+            let f = Fields::required(body);
+            let data = f.any("data");
+            f.done(Command::Checkpoint { agent_id: agent_id(), data })?
+        }
+        Route::StatusMessage => {
+            let mut f = Fields::required(body);
+            let message = f.text("message").trim().to_owned();
+            if message.is_empty() && body.json().get("message").and_then(Json::as_str).is_some_and(|m| !m.is_empty()) {
+                f.wrong("too_small", "message", "must not be blank");
+            }
+            if message.chars().count() > STATUS_MESSAGE_CHARS {
+                f.wrong("too_big", "message", &format!("at most {STATUS_MESSAGE_CHARS} characters"));
+            }
+            f.done(Command::StatusMessage { agent_id: agent_id(), message })?
+        }
+        Route::EvictionContext => {
+            let mut f = Fields::required(body);
+            let (branch, agent_name, saved_at) = (f.text("branch"), f.text("agent_name"), f.text("saved_at"));
+            f.done(Command::EvictionContext { agent_id: agent_id(), branch, agent_name, saved_at })?
+        }
+        Route::ReadMail => Command::ReadMail { agent_id: agent_id() },
+        Route::SendMail => {
+            let mut f = Fields::required(body);
+            let from_agent_id = f.text("from_agent_id");
+            let (to_agent_id, subject, body) = (f.text("to_agent_id"), f.text("subject"), f.text("body"));
+            let command = Command::SendMail { from_agent_id: from_agent_id.clone(), to_agent_id, subject, body };
+            let command = f.done(command)?;
+            speaks_for(actor, "from_agent_id", &from_agent_id)?;
+            command
+        }
+        Route::ListMail => Command::ListMail { to: query.text("to"), page: page()? },
+        Route::CompleteReview => {
+            let mut f = Fields::required(body);
+            let status = f.word("status", &["merged", "failed", "conflict"]);
+            let message = f.opt_text("message");
+            if message.is_none() && !f.has("message") {
+                f.wrong("invalid_type", "message", "required: a string");
+            }
+            let commit_sha = f.opt_text("commit_sha");
+            let entry_id = BeadId::from(matched.param("entry"));
+            f.done(Command::CompleteReview { entry_id, status, message: message.unwrap_or_default(), commit_sha })?
+        }
+        Route::SubmitReview => {
+            let mut f = Fields::required(body);
+            let agent_id = AgentId(acting_agent(&mut f, actor)?);
+            let (bead_id, branch, summary) = (BeadId(f.text("bead_id")), f.text("branch"), f.opt_text("summary"));
+            f.done(Command::SubmitReview { rig_id: rig_id(), agent_id, bead_id, branch, summary })?
+        }
+
+        Route::Escalate => {
+            let mut f = Fields::required(body);
+            let (title, text) = (f.text("title"), f.opt_text("body"));
+            let (priority, metadata) = (f.opt_word("priority", PRIORITIES), f.opt_object("metadata"));
+            f.done(Command::Escalate { rig_id: rig_id(), title, body: text, priority, metadata })?
+        }
+        Route::ListEscalations => {
+            Command::ListEscalations { acknowledged: query.get("acknowledged").map(|v| v == "true") }
+        }
+        Route::AcknowledgeEscalation => {
+            Command::AcknowledgeEscalation { escalation_id: BeadId::from(matched.param("escalation")) }
+        }
+        Route::ListNotifications => Command::ListNotifications { page: page()? },
+        Route::TestNotification => Command::TestNotification,
+
+        Route::GetDispatch => Command::GetDispatch,
+        Route::Explain => Command::Explain { bead_id: bead_id() },
+        Route::BeadAttempts => {
+            let bead_id = Some(matched.param("bead").to_owned());
+            Command::ListAttempts { filter: AttemptFilter { bead_id, ..attempt_filter(query)? } }
+        }
+        Route::ListAttempts => Command::ListAttempts { filter: attempt_filter(query)? },
+        Route::ListBreakers => Command::ListBreakers,
+        Route::GetBreaker => Command::GetBreaker { scope: scope() },
+        Route::OverrideBreaker => {
+            let mut f = Fields::required(body);
+            let mode = f.text("mode");
+            let (reason, expires_in_ms) = (f.opt_text("reason"), f.opt_int("expires_in_ms"));
+            f.done(Command::OverrideBreaker { scope: scope(), mode, reason, expires_in_ms })?
+        }
+        Route::ProbeBreaker => Command::ProbeBreaker { scope: scope() },
+        Route::ListAudit => Command::ListAudit { page: page()? },
+        Route::DebugStatus => Command::DebugStatus,
+
+        Route::ContainerEviction => Command::ContainerEviction,
+        Route::ContainerReady => match body.json().get("nonce").and_then(Json::as_str) {
+            Some(nonce) if !nonce.is_empty() => Command::ContainerReady { nonce: nonce.to_owned() },
+            _ => return Err(Refusal::bad_query("Missing required field: nonce")),
+        },
+        Route::DrainStatus => Command::DrainStatus,
+    }))
+}
+
+fn object(body: &Body) -> Result<Json, Refusal> {
+    Fields::required(body).done(body.json().clone())
+}
+
+fn new_bead(f: &mut Fields<'_>) -> NewBead {
+    NewBead {
+        kind: None,
+        title: f.text("title"),
+        body: f.opt_text("body"),
+        priority: f.opt_word("priority", PRIORITIES),
+        labels: f.texts("labels"),
+        metadata: f.opt_object("metadata"),
+        depends_on: f.opt_uuids("depends_on").unwrap_or_default(),
+        assignee_agent_id: f.opt_text("assignee_agent_id"),
+    }
+}
+
+fn bead_patch(body: &Body) -> Result<BeadPatch, Refusal> {
+    const KEYS: [&str; 9] =
+        ["title", "body", "priority", "labels", "status", "metadata", "rig_id", "parent_bead_id", "depends_on"];
+    let mut f = Fields::required(body);
+    if body.json().is_object() && !KEYS.iter().any(|k| f.has(k)) {
+        f.wrong("too_small", "", &format!("expected at least one of {}", KEYS.join(", ")));
+    }
+    let patch = BeadPatch {
+        title: f.opt_filled("title"),
+        body: f.clearable("body"),
+        priority: f.opt_word("priority", PRIORITIES),
+        labels: f.opt_texts("labels"),
+        status: f.opt_word("status", BEAD_STATUSES),
+        metadata: f.opt_object("metadata"),
+        rig_id: f.clearable("rig_id"),
+        parent_bead_id: f.clearable("parent_bead_id"),
+        depends_on: f.opt_uuids("depends_on"),
+    };
+    f.done(patch)
+}
+
+/// The `agent_id` of a body. An agent that names itself in the header need not repeat it.
+fn acting_agent(f: &mut Fields<'_>, actor: &Actor) -> Result<String, Refusal> {
+    if f.has("agent_id") {
+        let named = f.text("agent_id");
+        if !named.is_empty() {
+            speaks_for(actor, "agent_id", &named)?;
+        }
+        return Ok(named);
+    }
+    match actor.agent() {
+        Some(agent) => Ok(agent.0.clone()),
+        None => Ok(f.text("agent_id")),
+    }
+}
+
+fn heartbeat(body: &Json) -> Heartbeat {
+    let text = |key: &str| body.get(key).and_then(Json::as_str).map(str::to_owned);
+    let tools = |list: &Vec<Json>| list.iter().filter_map(Json::as_str).map(str::to_owned).collect();
+    Heartbeat {
+        agent_id: text("agentId"),
+        status: text("status"),
+        last_event_type: text("lastEventType"),
+        last_event_at: text("lastEventAt"),
+        active_tools: body.get("activeTools").and_then(Json::as_array).map(tools),
+        container_instance_id: text("containerInstanceId"),
+        dispatch_id: text("dispatchId"),
+    }
+}
+
+fn filter(query: &Query, key: &str, words: &[&str]) -> Result<Option<String>, ()> {
+    match query.get(key) {
+        Some(word) if !words.contains(&word) => Err(()),
+        word => Ok(word.map(str::to_owned)),
+    }
+}
+
+fn bead_filter(query: &Query) -> Result<BeadFilter, Refusal> {
+    let wrong = || Refusal::bad_query("Invalid status or type filter");
+    let count =
+        |key: &str| query.count(key).map_err(|_| Refusal::bad_query("limit and offset must be non-negative integers"));
+    Ok(BeadFilter {
+        status: filter(query, "status", BEAD_STATUSES).map_err(|()| wrong())?,
+        kind: filter(query, "type", BEAD_TYPES).map_err(|()| wrong())?,
+        assignee: query.text("assignee_agent_bead_id").or_else(|| query.text("assignee_agent_id")),
+        limit: count("limit")?,
+        offset: count("offset")?,
+    })
+}
+
+fn attempt_filter(query: &Query) -> Result<AttemptFilter, Refusal> {
+    Ok(AttemptFilter {
+        bead_id: None,
+        outcome: query.text("outcome"),
+        class: query.text("class"),
+        code: query.text("code"),
+        fingerprint: query.text("fingerprint"),
+        rig_id: query.text("rig_id"),
+        since: query.text("since"),
+        before: query.text("before"),
+        limit: query.limit()?,
+    })
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

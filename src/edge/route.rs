@@ -1,0 +1,278 @@
+//! The route table: every method and path the worker knows, and who may come in there. Nothing else is routed.
+
+use percent_encoding::percent_decode_str;
+
+/// Who may come in at a route (`protocol.md` 1.3, `api.md`). What each kind checks is in [`super::auth`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Anybody.
+    Public,
+    /// A person; `:user` must be the token's subject (K).
+    User,
+    /// The town's owner or an operator (K, and our own routes).
+    Town,
+    /// The town's owner, an operator, or the town's container.
+    TownOrContainer,
+    /// The town's container; people, too (A).
+    Rig,
+    /// The same, and the agent named by the header must be the route's (A+).
+    Agent,
+    /// The town's container; people, too; in the mayor's words (M).
+    Mayor,
+    /// The town's container and nobody else (C).
+    Container,
+    /// A container token that may have expired (C-exp).
+    Refresh,
+}
+
+macro_rules! routes {
+    ($($kind:ident $method:literal $pattern:literal => $route:ident,)*) => {
+        /// What is asked, one variant per line of the table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[allow(missing_docs, reason = "the table says method and path of each")]
+        pub enum Route { $($route,)* }
+
+        /// The table: kind, method, path pattern, route.
+        pub const TABLE: &[(Kind, &str, &str, Route)] = &[$((Kind::$kind, $method, $pattern, Route::$route),)*];
+
+        /// The names of the routes, in the table's order.
+        const NAMES: &[&str] = &[$(stringify!($route),)*];
+    };
+}
+
+routes! {
+    Public "GET" "/" => Root,
+    Public "GET" "/health" => Health,
+
+    // Users, their towns and rigs (`protocol.md` 3.5).
+    User "POST" "/api/users/:user/towns" => CreateTown,
+    User "GET" "/api/users/:user/towns" => ListTowns,
+    User "GET" "/api/users/:user/towns/:town" => GetTown,
+    User "DELETE" "/api/users/:user/towns/:town" => DeleteTown,
+    User "GET" "/api/users/:user/towns/:town/rigs" => ListUserRigs,
+    User "GET" "/api/users/:user/towns/:town/events" => TownEvents,
+    User "POST" "/api/users/:user/rigs" => CreateRig,
+    User "GET" "/api/users/:user/rigs/:rig" => GetRig,
+    User "DELETE" "/api/users/:user/rigs/:rig" => DeleteRig,
+
+    // Configuration (`api.md`).
+    Town "GET" "/api/towns/:town/config" => GetConfig,
+    Town "PATCH" "/api/towns/:town/config" => PatchConfig,
+    Town "GET" "/api/towns/:town/rigs/:rig/config" => GetRigConfig,
+    Town "PATCH" "/api/towns/:town/rigs/:rig/config" => PatchRigConfig,
+
+    // Dispatch (`api.md`).
+    TownOrContainer "GET" "/api/towns/:town/dispatch" => GetDispatch,
+    TownOrContainer "GET" "/api/towns/:town/beads/:bead/explain" => Explain,
+    TownOrContainer "GET" "/api/towns/:town/beads/:bead/attempts" => BeadAttempts,
+    TownOrContainer "GET" "/api/towns/:town/attempts" => ListAttempts,
+    TownOrContainer "POST" "/api/towns/:town/beads/:bead/redrive" => RedriveBead,
+    Town "POST" "/api/towns/:town/redrive" => Redrive,
+    Town "POST" "/api/towns/:town/beads/:bead/cancel" => CancelBead,
+    Town "GET" "/api/towns/:town/breakers" => ListBreakers,
+    Town "GET" "/api/towns/:town/breakers/:scope" => GetBreaker,
+    Town "PUT" "/api/towns/:town/breakers/:scope" => OverrideBreaker,
+    Town "POST" "/api/towns/:town/breakers/:scope/probe" => ProbeBreaker,
+    Town "GET" "/api/towns/:town/notifications" => ListNotifications,
+    Town "POST" "/api/towns/:town/notifications/test" => TestNotification,
+    Town "GET" "/api/towns/:town/mail" => ListMail,
+    Town "GET" "/api/towns/:town/escalations" => ListEscalations,
+    Town "POST" "/api/towns/:town/escalations/:escalation/acknowledge" => AcknowledgeEscalation,
+    Town "GET" "/api/towns/:town/audit" => ListAudit,
+    Town "GET" "/debug/towns/:town/status" => DebugStatus,
+
+    // The container (`protocol.md` 3.2).
+    Refresh "POST" "/api/towns/:town/refresh-container-token" => RefreshContainerToken,
+    Container "POST" "/api/towns/:town/container-eviction" => ContainerEviction,
+    Container "POST" "/api/towns/:town/container-ready" => ContainerReady,
+    Container "GET" "/api/towns/:town/drain-status" => DrainStatus,
+    Container "POST" "/api/towns/:town/heartbeats" => Heartbeats,
+
+    // Agents (`protocol.md` 3.1, 3.2).
+    Agent "GET" "/api/towns/:town/rigs/:rig/agents/:agent/prime" => Prime,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/done" => Done,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/checkpoint" => Checkpoint,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/status" => StatusMessage,
+    Agent "GET" "/api/towns/:town/rigs/:rig/agents/:agent/mail" => ReadMail,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/heartbeat" => Heartbeat,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/completed" => Completed,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/eviction-context" => EvictionContext,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/hook" => Hook,
+    Agent "DELETE" "/api/towns/:town/rigs/:rig/agents/:agent/hook" => Unhook,
+    Rig "POST" "/api/towns/:town/rigs/:rig/mail" => SendMail,
+    Rig "GET" "/api/towns/:town/rigs/:rig/beads/:bead" => GetBead,
+    Rig "POST" "/api/towns/:town/rigs/:rig/beads/:bead/close" => CloseBead,
+    Rig "POST" "/api/towns/:town/rigs/:rig/escalations" => Escalate,
+    Rig "POST" "/api/towns/:town/rigs/:rig/review-queue/:entry/complete" => CompleteReview,
+
+    // Administration of a rig (`protocol.md` 3.3).
+    Rig "POST" "/api/towns/:town/rigs/:rig/beads" => CreateBead,
+    Rig "GET" "/api/towns/:town/rigs/:rig/beads" => ListBeads,
+    Rig "PATCH" "/api/towns/:town/rigs/:rig/beads/:bead/status" => SetBeadStatus,
+    Rig "DELETE" "/api/towns/:town/rigs/:rig/beads/:bead" => DeleteBead,
+    Rig "POST" "/api/towns/:town/rigs/:rig/sling" => Sling,
+    Rig "POST" "/api/towns/:town/rigs/:rig/agents" => CreateAgent,
+    Rig "GET" "/api/towns/:town/rigs/:rig/agents" => ListAgents,
+    Rig "POST" "/api/towns/:town/rigs/:rig/agents/get-or-create" => GetOrCreateAgent,
+    Rig "GET" "/api/towns/:town/rigs/:rig/agents/:agent" => GetAgent,
+    Rig "DELETE" "/api/towns/:town/rigs/:rig/agents/:agent" => DeleteAgent,
+    Rig "POST" "/api/towns/:town/rigs/:rig/review-queue" => SubmitReview,
+    Rig "GET" "/api/towns/:town/rigs/:rig/events" => RigEvents,
+
+    // The mayor's tools (`protocol.md` 3.4); the rest comes with the mayor.
+    Mayor "POST" "/api/mayor/:town/tools/sling" => MayorSling,
+    Mayor "GET" "/api/mayor/:town/tools/rigs" => MayorRigs,
+    Mayor "PATCH" "/api/mayor/:town/tools/rigs/:rig/beads/:bead" => UpdateBead,
+}
+
+/// A route that was found, with what its path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matched {
+    /// The route.
+    pub route: Route,
+    /// Who may come in.
+    pub kind: Kind,
+    /// The pattern, for logs and analytics: it holds no ids.
+    pub pattern: &'static str,
+    /// The route's name, for the ledger.
+    pub name: &'static str,
+    params: Vec<(&'static str, String)>,
+}
+
+impl Matched {
+    /// What the path has for `:name`; empty if the pattern has no such part, which the table's test rules out for
+    /// every name that the code asks for.
+    #[must_use]
+    pub fn param(&self, name: &str) -> &str {
+        self.params.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| v.as_str())
+    }
+}
+
+/// Finds the route of a request. Literal parts win over parameters (`agents/get-or-create` is no agent).
+#[must_use]
+pub fn find(method: &str, path: &str) -> Option<Matched> {
+    TABLE
+        .iter()
+        .zip(NAMES)
+        .filter(|((_, m, _, _), _)| *m == method)
+        .filter_map(|((kind, _, pattern, route), name)| {
+            let params = capture(pattern, path)?;
+            Some(Matched { route: *route, kind: *kind, pattern, name, params })
+        })
+        .min_by_key(|m| m.params.len())
+}
+
+/// The parameters of `path` if it fits `pattern`.
+fn capture(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, String)>> {
+    let mut params = Vec::new();
+    let mut have = path.split('/');
+    for want in pattern.split('/') {
+        let part = have.next()?;
+        match want.strip_prefix(':') {
+            None if want == part => {}
+            None => return None,
+            Some(name) => params.push((name, identifier(part)?)),
+        }
+    }
+    have.next().is_none().then_some(params)
+}
+
+/// A path part that may name something: what our ids and user names are made of, so that nothing odd travels on into
+/// object names, logs or urls. Anything else is no route of ours.
+fn identifier(part: &str) -> Option<String> {
+    let text = percent_decode_str(part).decode_utf8().ok()?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '@' | '|' | '+');
+    let ok = (1..=128).contains(&text.len()) && text.chars().all(fits) && text != "." && text != "..";
+    ok.then(|| text.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_two_lines_of_the_table_are_the_same_request() {
+        // Parameters are renamed away, so that `:a` and `:b` at the same place count as the same.
+        let shape =
+            |p: &str| p.split('/').map(|s| if s.starts_with(':') { ":" } else { s }).collect::<Vec<_>>().join("/");
+        let mut seen = HashSet::new();
+        let mut routes = HashSet::new();
+        for (_, method, pattern, route) in TABLE {
+            assert!(seen.insert((*method, shape(pattern))), "{method} {pattern} stands twice");
+            assert!(routes.insert(*route), "{route:?} stands twice");
+        }
+    }
+
+    #[test]
+    fn every_line_of_the_table_is_found_by_its_own_path() {
+        for (kind, method, pattern, route) in TABLE {
+            let path: Vec<String> =
+                pattern.split('/').map(|s| s.strip_prefix(':').map_or(s.to_owned(), |n| format!("the-{n}"))).collect();
+            let found = find(method, &path.join("/")).unwrap_or_else(|| panic!("{method} {pattern}"));
+            assert_eq!((found.route, found.kind), (*route, *kind));
+            for name in pattern.split('/').filter_map(|s| s.strip_prefix(':')) {
+                assert_eq!(found.param(name), format!("the-{name}"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_finds_in_its_path_what_it_checks() {
+        for (kind, _, pattern, _) in TABLE {
+            let needs: &[&str] = match kind {
+                Kind::Public => &[],
+                Kind::User => &[":user"],
+                Kind::Agent => &[":town", ":rig", ":agent"],
+                Kind::Rig => &[":town", ":rig"],
+                Kind::Town | Kind::TownOrContainer | Kind::Mayor | Kind::Container | Kind::Refresh => &[":town"],
+            };
+            for part in needs {
+                assert!(pattern.split('/').any(|s| s == *part), "{kind:?} {pattern} lacks {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_health_is_open_to_everybody() {
+        let public: Vec<_> = TABLE.iter().filter(|(k, ..)| *k == Kind::Public).map(|(.., p, _)| *p).collect();
+        assert_eq!(public, ["/", "/health"]);
+    }
+
+    #[test]
+    fn a_literal_part_wins_over_a_parameter() {
+        let found = find("POST", "/api/towns/t/rigs/r/agents/get-or-create").unwrap();
+        assert_eq!(found.route, Route::GetOrCreateAgent);
+    }
+
+    #[test]
+    fn the_mayors_pseudo_rig_is_a_rig_like_any_other() {
+        let found = find("POST", "/api/towns/t/rigs/mayor-t/agents/a/heartbeat").unwrap();
+        assert_eq!((found.route, found.param("rig")), (Route::Heartbeat, "mayor-t"));
+    }
+
+    #[test]
+    fn a_scope_may_be_escaped_or_not() {
+        for path in ["/api/towns/t/breakers/rig:r1", "/api/towns/t/breakers/rig%3Ar1"] {
+            assert_eq!(find("GET", path).unwrap().param("scope"), "rig:r1");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_route() {
+        for (method, path) in [
+            ("GET", "/health/"),
+            ("POST", "/health"),
+            ("GET", "/api/towns//config"),
+            ("GET", "/api/towns/t/config/x"),
+            ("GET", "/api/towns/a%2Fb/config"),
+            ("GET", "/api/towns/%ff/config"),
+            ("GET", "/api/towns/../config"),
+            ("GET", ""),
+            ("get", "/health"),
+        ] {
+            assert_eq!(find(method, path), None, "{method} {path}");
+        }
+        assert_eq!(find("GET", &format!("/api/towns/{}/config", "x".repeat(129))), None);
+    }
+}

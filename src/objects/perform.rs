@@ -1,0 +1,235 @@
+//! Performs effects: turns what the town wants done into calls, and how they ended into outcomes.
+//!
+//! Guarantees: at most [`CALLS_AT_ONCE`] calls at once, at most [`STARTS_AT_ONCE`] of them starts, so that five hanging
+//! starts leave a slot for a look, a stop, a probe or a webhook. Every effect ends with an outcome in bounded time,
+//! because every call has a limit. Nothing here reads or writes a row: what an effect means was booked before it was
+//! handed over, and what its outcome means is for `settle`.
+//!
+//! If the object dies during any await of this file, the call may or may not have happened and its outcome is lost.
+//! The rows know: every effect was booked with a lease or a moved due time, and `resume` makes what was in the air due
+//! for a look.
+
+use crate::{
+    edge::{
+        fleet::FleetRequest,
+        token::{self, ContainerClaims},
+    },
+    platform::{
+        analytics, clock,
+        container::{self, Call, ContainerClient},
+        errors, log,
+        settings::Settings,
+        stub, webhook,
+    },
+    town::{
+        effect::{Answer, DataPoint, Effect, FleetReport, Observe, Outcome, StartAgent, StopAgent},
+        id::{AgentId, AttemptId},
+        policy::{CALLS_AT_ONCE, STARTS_AT_ONCE},
+        time::{Millis, SECOND},
+    },
+};
+use futures_util::future::{LocalBoxFuture, join_all};
+use std::{cell::Cell, rc::Rc, time::Duration};
+use tokio::sync::Semaphore;
+use worker::{Delay, Env};
+
+/// How long a probe waits before it asks again, at first; doubled each time.
+const PROBE_PAUSE_MIN: Millis = SECOND / 2;
+/// How long a probe waits before it asks again, at most: a container that comes up is noticed within this time.
+const PROBE_PAUSE_MAX: Millis = 8 * SECOND;
+
+/// Performs the effects of one town.
+pub struct Performer {
+    env: Env,
+    settings: Settings,
+    container: Box<dyn ContainerClient>,
+    calls: Semaphore,
+    starts: Semaphore,
+    container_calls: Cell<u64>,
+}
+
+impl std::fmt::Debug for Performer {
+    /// Says nothing: the settings hold the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Performer")
+    }
+}
+
+impl Performer {
+    /// A performer with the deployment's bindings.
+    #[must_use]
+    pub fn new(env: Env) -> Self {
+        let settings = Settings::read(&env);
+        Self {
+            container: container::client(&settings),
+            calls: Semaphore::new(CALLS_AT_ONCE),
+            starts: Semaphore::new(STARTS_AT_ONCE),
+            container_calls: Cell::new(0),
+            settings,
+            env,
+        }
+    }
+
+    /// Calls made to the container since the object was made.
+    #[must_use]
+    pub const fn container_calls(&self) -> u64 {
+        self.container_calls.get()
+    }
+
+    /// Writes a data point, at once and without waiting.
+    pub fn emit(&self, town_id: &str, point: &DataPoint) {
+        analytics::write(&self.env, town_id, point);
+    }
+
+    /// Performs an effect. `owner` is whom the container's token speaks for. The future does nothing until polled and
+    /// owns all it needs, so it outlives the alarm that began it.
+    pub fn perform(
+        self: Rc<Self>,
+        effect: Effect,
+        town_id: String,
+        owner: String,
+    ) -> LocalBoxFuture<'static, Option<Outcome>> {
+        Box::pin(async move {
+            match effect {
+                Effect::StartAgent(start) => Some(self.start(*start, owner).await),
+                Effect::StopAgent(stop) => {
+                    let answer = self.stop(&stop).await;
+                    Some(Outcome::Stopped { stop_id: stop.stop_id, answer })
+                }
+                Effect::ObserveAgents(agents) => Some(self.observe(&town_id, agents).await),
+                Effect::ProbeContainer { scope, generation, boot_timeout } => {
+                    let result = self.probe(&town_id, boot_timeout).await;
+                    Some(Outcome::Probed { scope, generation, result })
+                }
+                Effect::PostWebhook(hook) => {
+                    let delivery_id = hook.delivery_id.clone();
+                    let slot = self.calls.acquire().await;
+                    let answer = webhook::post(hook).await;
+                    drop(slot);
+                    Some(Outcome::Posted { delivery_id, answer })
+                }
+                Effect::ReportToFleet(report) => {
+                    self.report(report).await;
+                    None
+                }
+                Effect::Emit(point) => {
+                    self.emit(&town_id, &point);
+                    None
+                }
+            }
+        })
+    }
+
+    /// Makes a call to the container when a slot is free. Its time limit begins with the call, not with the waiting.
+    async fn ask(&self, call: Call) -> Answer {
+        // The semaphore is never closed, so the only answer is a permit.
+        let slot = self.calls.acquire().await;
+        if self.container.exists() {
+            self.container_calls.set(self.container_calls.get().saturating_add(1));
+        }
+        let answer = call.await;
+        drop(slot);
+        answer
+    }
+
+    async fn start(&self, mut start: StartAgent, owner: String) -> Outcome {
+        // Stops first and one by one: the start must not meet the process that it replaces.
+        let mut stops = Vec::with_capacity(start.stop_first.len());
+        for stop in std::mem::take(&mut start.stop_first) {
+            let answer = self.stop(&stop).await;
+            stops.push((stop.stop_id, answer));
+        }
+        let attempt_id = start.attempt_id.clone();
+        let answer = match self.equip(&mut start, owner) {
+            Ok(()) => {
+                let slot = self.starts.acquire().await;
+                let answer = self.ask(self.container.start(&start.request, start.timeout)).await;
+                drop(slot);
+                answer
+            }
+            Err(detail) => Answer::Unreachable { detail },
+        };
+        Outcome::Started { attempt_id, answer, stops }
+    }
+
+    /// Adds what the agent needs to call back. The token is made here, for this start, and stored nowhere.
+    fn equip(&self, start: &mut StartAgent, owner: String) -> Result<(), String> {
+        let secret = self.settings.secret.as_deref().ok_or(
+            "the agent was not started, because GASTOWN_JWT_SECRET is not set and it could not have called back",
+        )?;
+        let claims = ContainerClaims { town_id: start.request.town_id.clone(), user_id: owner };
+        let token = token::sign_container(&claims, secret, clock::now());
+        let variables = &mut start.request.env_vars;
+        variables.insert("GASTOWN_CONTAINER_TOKEN".to_owned(), token);
+        if !self.settings.api_url.is_empty() {
+            variables.insert("GASTOWN_API_URL".to_owned(), self.settings.api_url.clone());
+        }
+        Ok(())
+    }
+
+    async fn stop(&self, stop: &StopAgent) -> Answer {
+        self.ask(self.container.stop(&stop.agent_id, &stop.attempt_id)).await
+    }
+
+    async fn observe(&self, town_id: &str, agents: Vec<Observe>) -> Outcome {
+        let answer = self.ask(self.container.health(town_id)).await;
+        let health = container::health(&answer).ok();
+        let mut seen: Vec<(AttemptId, Answer)> = Vec::with_capacity(agents.len());
+        let mut agents = agents.into_iter();
+        // A container that does not answer its health is asked once more, about one agent; if that is not answered
+        // either, twenty more questions of ten seconds each would say the same.
+        if health.is_none()
+            && let Some(first) = agents.next()
+        {
+            let answer = self.ask(self.container.status(&first.agent_id)).await;
+            let silent = !matches!(answer, Answer::Http { .. });
+            seen.push((first.attempt_id, answer.clone()));
+            if silent {
+                seen.extend(agents.by_ref().map(|o| (o.attempt_id, answer.clone())));
+            }
+        }
+        let rest = agents.map(|o| async move { (o.attempt_id, self.ask(self.container.status(&o.agent_id)).await) });
+        seen.extend(join_all(rest).await);
+        Outcome::Observed { health, agents: seen }
+    }
+
+    async fn probe(&self, town_id: &str, boot_timeout: Millis) -> Result<crate::town::effect::Health, String> {
+        let until = clock::now().plus(boot_timeout);
+        let mut pause = PROBE_PAUSE_MIN;
+        loop {
+            match container::health(&self.ask(self.container.health(town_id)).await) {
+                Ok(health) => return Ok(health),
+                Err(why) if !self.container.exists() || clock::now().plus(pause) >= until => return Err(why),
+                Err(_) => {}
+            }
+            Delay::from(Duration::from_millis(pause.unsigned_abs())).await;
+            pause = pause.saturating_mul(2).min(PROBE_PAUSE_MAX);
+        }
+    }
+
+    /// Lost reports are repaired by the next one.
+    async fn report(&self, report: FleetReport) {
+        let town = report.town_id.clone();
+        let slot = self.calls.acquire().await;
+        if let Err(e) = stub::fleet(&self.env, &FleetRequest::Report { report }).await {
+            log::error("fleet.report", &town, &errors::words(&e));
+        }
+        drop(slot);
+    }
+}
+
+/// The agents that an effect names: effects that share one are performed in the order in which they were emitted.
+#[must_use]
+pub fn agents_of(effect: &Effect) -> Vec<AgentId> {
+    match effect {
+        Effect::StartAgent(start) => {
+            let stops = start.stop_first.iter().map(|s| s.agent_id.clone());
+            std::iter::once(start.agent_id.clone()).chain(stops).collect()
+        }
+        Effect::StopAgent(stop) => vec![stop.agent_id.clone()],
+        Effect::ObserveAgents(agents) => agents.iter().map(|o| o.agent_id.clone()).collect(),
+        Effect::ProbeContainer { .. } | Effect::PostWebhook(_) | Effect::ReportToFleet(_) | Effect::Emit(_) => {
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The town's database over the object's SQLite.
+//!
+//! Two traps are walled off here. First, `one`, `next` and `toArray` of a cursor throw through wasm frames and take
+//! the whole isolate down; only `exec` and `raw` catch. Second, a cursor is a live view: it is drained before the call
+//! returns, always, which is also what makes `RETURNING` finish and the row counts final.
+
+use crate::town::sql::{Row, Sql, SqlError, Undo, Usage, Value};
+use std::cell::Cell;
+use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
+use worker::{SqlStorage, SqlStorageValue, Storage};
+
+#[wasm_bindgen]
+extern "C" {
+    type RawStorage;
+    #[wasm_bindgen(method, catch, js_name = transactionSync)]
+    fn transaction_sync(
+        this: &RawStorage,
+        callback: &mut dyn FnMut() -> Result<JsValue, JsValue>,
+    ) -> Result<JsValue, JsValue>;
+}
+
+/// The largest whole number that survives the way through JavaScript.
+const MAX_SAFE: i64 = (1 << 53) - 1;
+
+/// A town's database, with a count of what it costs.
+#[derive(Debug)]
+pub struct ObjectSql {
+    storage: Storage,
+    sql: SqlStorage,
+    usage: Cell<Usage>,
+}
+
+impl ObjectSql {
+    /// The database of an object.
+    #[must_use]
+    pub fn new(storage: Storage) -> Self {
+        let sql = storage.sql();
+        Self { storage, sql, usage: Cell::default() }
+    }
+
+    /// Runs `text` and drains it: its rows, and how many rows it wrote.
+    fn run(&self, text: &str, args: &[Value]) -> Result<(Vec<Row>, u64), SqlError> {
+        let args = args.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let cursor = self.sql.exec(text, args).map_err(|e| sql_error(&e))?;
+        let mut rows = Vec::new();
+        for row in cursor.raw() {
+            // The first error ends the loop; a cursor that has thrown is not asked again.
+            let row = row.map_err(|e| sql_error(&e))?;
+            rows.push(Row(row.into_iter().map(read).collect::<Result<Vec<_>, _>>()?));
+        }
+        // The counts are final only now.
+        let (read, written) = (cursor.rows_read() as u64, cursor.rows_written() as u64);
+        let usage = self.usage.get();
+        self.usage.set(Usage {
+            rows_read: usage.rows_read.saturating_add(read),
+            rows_written: usage.rows_written.saturating_add(written),
+            statements: usage.statements.saturating_add(1),
+        });
+        Ok((rows, written))
+    }
+}
+
+impl Sql for ObjectSql {
+    fn query(&self, sql: &'static str, args: &[Value]) -> Result<Vec<Row>, SqlError> {
+        self.run(sql, args).map(|(rows, _)| rows)
+    }
+
+    fn execute(&self, sql: &'static str, args: &[Value]) -> Result<u64, SqlError> {
+        self.run(sql, args).map(|(_, written)| written)
+    }
+
+    /// `transactionSync` is a savepoint: it nests, and it rolls back when its callback throws. `worker` does not bind
+    /// it. The callback runs synchronously inside the call, so nothing can come between its statements.
+    fn savepoint(&self, body: &mut dyn FnMut() -> Result<(), Undo>) -> Result<(), SqlError> {
+        let raw: &RawStorage = AsRef::<JsValue>::as_ref(self.storage.as_raw()).unchecked_ref();
+        let mut undone = false;
+        let thrown = raw.transaction_sync(&mut || {
+            undone = body().is_err();
+            if undone { Err(JsValue::from_str("undone")) } else { Ok(JsValue::UNDEFINED) }
+        });
+        match thrown {
+            Ok(_) => Ok(()),
+            Err(_) if undone => Err(SqlError::new("the savepoint was undone")),
+            Err(e) => Err(sql_error(&worker::Error::from(e))),
+        }
+    }
+
+    fn script(&self, sql: &'static str) -> Result<(), SqlError> {
+        self.run(sql, &[]).map(|_| ())
+    }
+
+    fn usage(&self) -> Usage {
+        self.usage.get()
+    }
+}
+
+fn bind(value: &Value) -> Result<SqlStorageValue, SqlError> {
+    match value {
+        Value::Null => Ok(SqlStorageValue::Null),
+        Value::Int(n) if (-MAX_SAFE..=MAX_SAFE).contains(n) => Ok(SqlStorageValue::Integer(*n)),
+        Value::Int(_) => Err(SqlError::new("a number to be bound is beyond 2^53")),
+        Value::Text(text) => Ok(SqlStorageValue::String(text.clone())),
+    }
+}
+
+fn read(value: SqlStorageValue) -> Result<Value, SqlError> {
+    match value {
+        SqlStorageValue::Null => Ok(Value::Null),
+        SqlStorageValue::Integer(n) => Ok(Value::Int(n)),
+        SqlStorageValue::String(text) => Ok(Value::Text(text)),
+        SqlStorageValue::Boolean(flag) => Ok(Value::Int(i64::from(flag))),
+        // The schema has neither; a function in a query might.
+        SqlStorageValue::Float(_) => Err(SqlError::new("a column holds a fraction")),
+        SqlStorageValue::Blob(_) => Err(SqlError::new("a column holds a blob")),
+    }
+}
+
+fn sql_error(error: &worker::Error) -> SqlError {
+    SqlError::new(super::errors::words(error))
+}

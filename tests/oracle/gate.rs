@@ -1,0 +1,231 @@
+//! The gate and the deadlines, once more and naively: every bead against every reason, every time that a rule compares
+//! with *now*. Written from `design.md` 5–8 and `domain.md` 2; no index, no queue, no shortcut.
+
+use super::rows::{Bead, Breaker, Rows};
+use std::collections::BTreeSet;
+
+/// `domain.md` 9: a drain without a word of a new instance.
+const DRAIN_LIMIT: i64 = 7 * 60_000;
+/// `design.md` 5.5: *closed* is announced at the latest so long after closing.
+const ANNOUNCE: i64 = 30 * 60_000;
+/// `design.md` 8, rule 3.
+const ORPHAN_GRACE: i64 = 5 * 60_000;
+
+impl Rows {
+    pub fn dispatchable(bead: &Bead) -> bool {
+        matches!(bead.kind.as_str(), "issue" | "merge_request") && !bead.labels.iter().any(|l| l == "gt:triage-request")
+    }
+
+    pub fn draining(&self) -> bool {
+        self.draining_since.is_some_and(|t| self.now - t < DRAIN_LIMIT)
+    }
+
+    pub fn town_held(&self) -> bool {
+        self.hold_until.is_some_and(|t| t > self.now)
+    }
+
+    pub fn in_flight(&self) -> i64 {
+        let flying = self.live().filter(|a| a.proven_at.is_none() && a.lease_until.is_some_and(|t| t > self.now));
+        i64::try_from(flying.count()).expect("few")
+    }
+
+    pub fn starts_limit(&self) -> i64 {
+        self.slow_start.min(self.setting("/dispatch/max_starts_in_flight")).max(1)
+    }
+
+    pub fn polecats(&self, rig: Option<&str>) -> i64 {
+        let live = self.live().filter(|a| a.role == "polecat" && rig.is_none_or(|r| a.rig.as_deref() == Some(r)));
+        i64::try_from(live.count()).expect("few")
+    }
+
+    /// A stop on its way to the rig's refinery could reach the next process, so the refinery counts as busy.
+    pub fn refinery_busy(&self, rig: &str) -> bool {
+        let at_work = |id: &str| self.live().any(|a| a.agent == id);
+        let stopped = |id: &str| self.stops.iter().any(|s| s.agent == id && s.sent_until.is_some());
+        let working = self.live().any(|a| a.role == "refinery" && a.rig.as_deref() == Some(rig));
+        working
+            || self
+                .attempts
+                .iter()
+                .filter(|a| a.role == "refinery" && a.rig.as_deref() == Some(rig))
+                .any(|a| at_work(&a.agent) || (stopped(&a.agent) && self.agents.contains_key(&a.agent)))
+    }
+
+    /// Why the blockers of a bead hold it, by `domain.md` 2.
+    pub fn blockers(&self, bead: &Bead) -> (usize, usize) {
+        let lenient = bead.metadata["allow_failed_blockers"] == true;
+        let statuses = self.blocks.iter().filter(|(b, _)| *b == bead.id).filter_map(|(_, on)| self.beads.get(on));
+        let (mut open, mut failed) = (0, 0);
+        for on in statuses {
+            match on.status.as_str() {
+                "closed" => {}
+                "failed" if lenient => {}
+                "failed" => failed += 1,
+                _ => open += 1,
+            }
+        }
+        (open, failed)
+    }
+
+    /// Every hold of an open bead, by code; breaker holds with their scope.
+    pub fn holds(&self, bead: &Bead) -> BTreeSet<String> {
+        let mut holds = BTreeSet::new();
+        let mut add = |code: &str| {
+            holds.insert(code.to_owned());
+        };
+        if !Self::dispatchable(bead) {
+            add("not_open");
+        }
+        if bead.labels.iter().any(|l| l == "gt:held") {
+            add("held_label");
+        }
+        let (open, failed) = self.blockers(bead);
+        if open > 0 {
+            add("blocked");
+        }
+        if failed > 0 {
+            add("blocker_failed");
+        }
+        if bead.staged {
+            add("convoy_staged");
+        }
+        if bead.next_dispatch_at.is_some_and(|t| t > self.now) {
+            add("backoff");
+        }
+        if bead.review_not_before.is_some_and(|t| t > self.now) {
+            add("review_backoff");
+        }
+        let rig = bead.rig.as_deref().filter(|r| self.rigs.contains_key(*r));
+        if rig.is_none() {
+            add("no_rig_config");
+        }
+        for scope in std::iter::once("town".to_owned()).chain(bead.rig.as_ref().map(|r| format!("rig:{r}"))) {
+            match self.effective(&scope) {
+                "closed" => {}
+                "open" => add(&format!("breaker_open {scope}")),
+                _ => add(&format!("probe_running {scope}")),
+            }
+        }
+        if self.town_held() {
+            add("town_hold");
+        }
+        if self.draining() {
+            add("draining");
+        }
+        if bead.kind == "issue" {
+            if self.polecats(None) >= self.setting("/dispatch/max_agents") {
+                add("town_agents");
+            }
+            if rig.is_some_and(|r| self.polecats(Some(r)) >= self.polecats_per_rig(r)) {
+                add("rig_polecats");
+            }
+        }
+        if bead.kind == "merge_request" && rig.is_some_and(|r| self.refinery_busy(r)) {
+            add("rig_refinery_busy");
+        }
+        if self.in_flight() >= self.starts_limit() {
+            add("starts_in_flight");
+        }
+        holds
+    }
+
+    /// Is there a bead that passes every hold but backoff and the breakers in question (`design.md` 5.5, *Open*)?
+    pub fn probe_ready(&self, b: &Breaker) -> bool {
+        self.beads.values().filter(|bead| bead.status == "open").any(|bead| {
+            let rig_scope = bead.rig.as_ref().map(|r| format!("rig:{r}")).unwrap_or_default();
+            if b.scope != "town" && b.scope != rig_scope {
+                return false;
+            }
+            let rig = self.breakers.get(&rig_scope);
+            let rig_may = rig.is_none_or(|r| r.ordered(self.now) != Some("forced_open") && r.trial.is_none());
+            self.holds(bead).iter().all(|hold| match hold.split_once(' ') {
+                // A bead of an open rig tries both scopes, unless the rig is nobody's to try.
+                Some((_, scope)) => *scope == b.scope || (b.scope == "town" && *scope == rig_scope && rig_may),
+                None => hold == "backoff",
+            })
+        })
+    }
+
+    /// Could this bead be dispatched but for time, the town and its breakers?
+    fn waits(&self, bead: &Bead) -> bool {
+        let own = ["not_open", "held_label", "blocked", "blocker_failed", "convoy_staged", "no_rig_config"];
+        bead.status == "open" && !self.holds(bead).iter().any(|h| own.contains(&h.as_str()))
+    }
+
+    /// Every deadline of `design.md` 7, with its name. Times that have passed are due now.
+    pub fn deadlines(&self) -> Vec<(i64, String)> {
+        let mut due: Vec<(i64, String)> = Vec::new();
+        let mut add = |at: Option<i64>, what: &str| due.extend(at.map(|at| (at.max(self.now), what.to_owned())));
+        // Leases and heartbeats: suspended while draining; one look at a time.
+        let look = self.live().filter_map(|a| a.look_until).filter(|t| *t > self.now).max();
+        if !self.draining() {
+            match look {
+                Some(until) => add(Some(until), "look"),
+                None => add(self.live().filter_map(|a| a.lease_until).min(), "lease"),
+            }
+        }
+        for s in &self.stops {
+            match s.sent_until {
+                Some(until) => add(Some(until), "stop under way"),
+                None if self.live().any(|a| a.agent == s.agent) => {}
+                None => add(s.due_at, "stop"),
+            }
+        }
+        for bead in self.beads.values().filter(|b| b.status == "in_progress") {
+            let pr = self.requests.iter().any(|m| m.mr == bead.id && m.pr.is_some());
+            if !pr && !self.live().any(|a| a.bead.as_ref() == Some(&bead.id)) {
+                add(Some(bead.orphaned_at.map_or(self.now, |t| t + ORPHAN_GRACE)), "orphan");
+            }
+        }
+        if self.caps_lowered {
+            add(Some(self.now), "lowered cap");
+        }
+        for at in &self.redrives {
+            add(Some(*at), "redrive");
+        }
+        for b in self.breakers.values() {
+            add(b.order.as_ref().and_then(|(_, until)| *until), "override");
+            add(b.health_until, "health");
+            if b.state == "half_open" && b.trial_proven {
+                add(b.trial_booked_at.map(|t| t + b.trial_ms + 1), "trial");
+            }
+            if b.state != "closed" && b.told && !b.still_open_told {
+                add(b.opened_at.map(|t| t + self.setting("/notify/still_open_ms")), "still open");
+            }
+            if b.state == "closed" && !b.settled {
+                add(b.closed_at.map(|t| t + ANNOUNCE), "announce");
+            }
+            if b.ordered(self.now).is_some() {
+                continue;
+            }
+            if b.state == "open" && b.health_until.is_none() && self.probe_ready(b) {
+                add(Some(b.next_probe_at.unwrap_or(self.now)), "probe");
+            }
+            if b.state == "half_open" && b.trial.is_none() {
+                add(Some(self.now), "permit");
+            }
+        }
+        let mut waits = false;
+        for bead in self.beads.values().filter(|b| b.status == "open") {
+            waits |= self.waits(bead);
+            let holds = self.holds(bead);
+            if holds.iter().all(|h| h == "backoff" || h == "review_backoff") {
+                let at = bead.next_dispatch_at.max(bead.review_not_before).unwrap_or(self.now);
+                add(Some(at), "candidate");
+            }
+        }
+        if waits && self.town_held() {
+            add(self.hold_until, "town hold");
+        }
+        if waits || self.live().next().is_some() {
+            add(self.draining_since.map(|t| t + DRAIN_LIMIT), "drain");
+        }
+        for d in self.deliveries.iter().filter(|d| d.state == "pending" && d.channel == "webhook") {
+            add(d.next_attempt_at, "delivery");
+        }
+        if self.rollup.1 > 0 {
+            add(Some(self.rollup.0.map_or(self.now, |t| t + self.setting("/notify/rollup_ms"))), "roll-up");
+        }
+        due
+    }
+}

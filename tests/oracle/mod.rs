@@ -1,0 +1,603 @@
+//! The oracle: the invariants of `domain.md` 10, recomputed naively after every step of a simulated town.
+//!
+//! *Guarantees.* It reads raw rows and public answers only; nothing of the town's own code decides what is right. What
+//! the rows do not remember (when a success or a redrive reset a counter, what was open before this step) it remembers
+//! itself, so it must see every step: [`Oracle::check`] after every event and every command.
+//!
+//! *Reading it.* One function per group of invariants; the numbers in their names and messages are those of `domain.md`.
+
+#![allow(dead_code, reason = "shared by several test programs, each of which uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    missing_docs,
+    reason = "test code: a broken promise must stop the test"
+)]
+
+mod gate;
+pub mod rows;
+
+use gastown::town::id::BeadId;
+use gastown::town::time::Timestamp;
+use gastown_host::world::World;
+use rows::{Attempt, Bead, Breaker, Rows};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// `design.md` 5.3: code → (class, charged, the kind of scope it counts in).
+const LAW: [(&str, &str, bool, &str); 17] = [
+    ("agent.evicted", "interrupted", false, ""),
+    ("container.lost", "infra", false, "town"),
+    ("container.unreachable", "infra", false, "town"),
+    ("container.timeout", "infra", false, "town"),
+    ("container.draining", "throttle", false, ""),
+    ("container.throttled", "throttle", false, ""),
+    ("model.throttled", "throttle", false, ""),
+    ("model.rejected", "config", false, "town"),
+    ("repo.unavailable", "rig", false, "rig"),
+    ("container.rejected", "bead", true, "town"),
+    ("container.misconfigured", "config", false, "town"),
+    ("container.unavailable", "infra", false, "town"),
+    ("container.error", "unknown", true, "town"),
+    ("agent.lost", "agent", true, "town"),
+    ("agent.exited", "agent", true, "town"),
+    ("agent.no_progress", "agent", true, "town"),
+    ("dispatch.orphaned", "unknown", true, ""),
+];
+
+/// What the rows do not remember.
+#[derive(Default)]
+pub struct Oracle {
+    /// Checks so far.
+    pub checks: u64,
+    /// Every so many checks the public answers are compared, too: they cost more than the rows.
+    pub answers_every: u64,
+    /// The newest attempt seen.
+    attempts_seen: i64,
+    /// The newest `redriven` event seen.
+    redriven_seen: i64,
+    /// Attempts known to have succeeded.
+    succeeded: BTreeSet<String>,
+    /// Attempts known to have ended.
+    ended: BTreeSet<String>,
+    /// Per bead: attempts up to this seq are before its last success or redrive.
+    reset: BTreeMap<String, i64>,
+    /// Per bead: when its last redrive was.
+    redriven_at: BTreeMap<String, i64>,
+    /// Breakers before this step: scope → (state, effective).
+    before: BTreeMap<String, (String, String)>,
+    /// Backoffs before this step.
+    due: BTreeMap<String, (Option<i64>, Option<i64>)>,
+    /// Notifications seen.
+    notices: usize,
+    /// When this step was.
+    at: i64,
+}
+
+impl Oracle {
+    #[must_use]
+    pub fn new(answers_every: u64) -> Self {
+        Self { answers_every, ..Self::default() }
+    }
+
+    /// Checks everything that can be checked now.
+    ///
+    /// # Panics
+    /// If an invariant is broken: with its number, the facts, and what happened last.
+    pub fn check(&mut self, w: &World) {
+        let rows = Rows::read(w);
+        let mut broken = self.broken(&rows);
+        if self.checks % self.answers_every == 0 {
+            broken.extend(answers(&rows, w));
+        }
+        self.checks += 1;
+        assert!(broken.is_empty(), "{}\nat {}. Last of all:\n{}", broken.join("\n"), w.now(), w.journal());
+    }
+
+    fn broken(&mut self, rows: &Rows) -> Vec<String> {
+        let mut broken = Vec::new();
+        bonds(rows, &mut broken);
+        statuses(rows, &mut broken);
+        self.charges(rows, &mut broken);
+        blame(self, rows, &mut broken);
+        self.bookings(rows, &mut broken);
+        breakers(rows, &mut broken);
+        self.openings(rows, &mut broken);
+        reasons(rows, &mut broken);
+        self.notifications(rows, &mut broken);
+        edges(rows, &mut broken);
+        if rows.violations > 0 {
+            broken.push(format!("the town itself counted {} violations", rows.violations));
+        }
+        self.remember(rows);
+        broken
+    }
+
+    /// 3: `dispatch_attempts` is the recount of charged attempts since the last success or redrive.
+    fn charges(&mut self, rows: &Rows, broken: &mut Vec<String>) {
+        let newest = rows.attempts.last().map_or(0, |a| a.seq);
+        let seen = self.redriven_seen;
+        for (seq, bead) in rows.redriven.iter().filter(|(seq, _)| *seq > seen) {
+            self.reset.insert(bead.clone(), *seq);
+            self.redriven_at.insert(bead.clone(), rows.now);
+            self.redriven_seen = *seq;
+        }
+        for a in rows.attempts.iter().filter(|a| a.outcome == "succeeded") {
+            if self.succeeded.insert(a.id.clone())
+                && let Some(bead) = &a.bead
+            {
+                self.reset.insert(bead.clone(), newest);
+            }
+        }
+        for bead in rows.beads.values() {
+            let since = self.reset.get(&bead.id).copied().unwrap_or(0);
+            let charged = rows
+                .attempts
+                .iter()
+                .filter(|a| a.bead.as_ref() == Some(&bead.id) && a.charged && a.seq > since)
+                .count();
+            if i64::try_from(charged).expect("few") != bead.dispatch_attempts {
+                let said = bead.dispatch_attempts;
+                broken.push(format!("3: bead {} says {said} attempts, a recount says {charged}", bead.id));
+            }
+        }
+    }
+
+    /// 3, 5 and the limits, for what was booked in this step: nothing but a probe while a scope is open; no bead that
+    /// anything holds; no more at once than the limits allow.
+    fn bookings(&self, rows: &Rows, broken: &mut Vec<String>) {
+        let booked: Vec<&Attempt> = rows.attempts.iter().filter(|a| a.seq > self.attempts_seen).collect();
+        if booked.is_empty() {
+            return;
+        }
+        let limit = rows.starts_limit();
+        if rows.in_flight() > limit {
+            broken.push(format!("5.6: {} starts in flight, {limit} may be", rows.in_flight()));
+        }
+        let (town, most) = (rows.polecats(None), rows.setting("/dispatch/max_agents"));
+        if booked.iter().any(|a| a.role == "polecat") && town > most {
+            broken.push(format!("5.6: {town} polecats in the town, {most} may be"));
+        }
+        for a in booked {
+            let Some(bead) = a.bead.as_ref().and_then(|b| rows.beads.get(b)) else {
+                broken.push(format!("attempt {} was booked for no bead", a.id));
+                continue;
+            };
+            if bead.dispatch_attempts > rows.cap(bead) {
+                broken.push(format!("3: bead {} was booked above its cap", bead.id));
+            }
+            if !a.charged {
+                broken.push(format!("5.1: attempt {} was booked and not charged", a.id));
+            }
+            let rig = a.rig.clone().unwrap_or_default();
+            if a.role == "polecat" && rows.polecats(Some(&rig)) > rows.polecats_per_rig(&rig) {
+                broken.push(format!("5.6: too many polecats in rig {rig}"));
+            }
+            for scope in ["town".to_owned(), format!("rig:{rig}")] {
+                let now = rows.effective(&scope);
+                if now == "closed" {
+                    continue;
+                }
+                let named = rows.breakers.get(&scope).is_some_and(|b| b.trial.as_ref() == Some(&a.id));
+                if !a.probe || !named {
+                    broken.push(format!("5: attempt {} was booked while {scope} is {now}, and is not its probe", a.id));
+                }
+            }
+            if rows.town_held() || rows.draining() {
+                broken.push(format!("5.6: attempt {} was booked in a town hold or a drain", a.id));
+            }
+            let own = ["not_open", "held_label", "blocked", "blocker_failed", "convoy_staged", "no_rig_config"];
+            for hold in rows.holds(bead).iter().filter(|h| own.contains(&h.as_str())) {
+                broken.push(format!("13: bead {} was booked although {hold} holds it", bead.id));
+            }
+            let (next, review) = self.due.get(&bead.id).copied().unwrap_or_default();
+            if review.is_some_and(|t| t > rows.now) || (!a.probe && next.is_some_and(|t| t > rows.now)) {
+                broken.push(format!("13: bead {} was booked in its backoff", bead.id));
+            }
+        }
+    }
+
+    /// 7: an open breaker has crossed a threshold, a closed one has not, by a recount of the attempts.
+    fn openings(&self, rows: &Rows, broken: &mut Vec<String>) {
+        let scopes: BTreeSet<String> =
+            rows.rigs.keys().map(|r| format!("rig:{r}")).chain(["town".to_owned()]).collect();
+        for scope in scopes {
+            let was = self.before.get(&scope).map_or("closed", |b| b.0.as_str());
+            let b = rows.breakers.get(&scope);
+            let is = b.map_or("closed", |b| b.state.as_str());
+            let trips = trips(rows, &scope, b);
+            if is == "closed" && trips.surely {
+                broken.push(format!("5.5: {scope} is closed although {}", trips.why));
+            }
+            let cause = b.and_then(|b| b.cause.as_deref()).unwrap_or_default();
+            let at_once = ["by_hand", "model.rejected", "container.rejected"].contains(&cause);
+            if was == "closed" && is != "closed" && !at_once && !trips.perhaps {
+                broken
+                    .push(format!("5.5: {scope} opened ({cause}) although nothing crossed a threshold: {}", trips.why));
+            }
+        }
+    }
+
+    /// 9: one notification per key; *opened* first, *closed* after it.
+    fn notifications(&self, rows: &Rows, broken: &mut Vec<String>) {
+        let keys: BTreeSet<&str> = rows.notices.iter().map(|n| n.key.as_str()).collect();
+        if keys.len() != rows.notices.len() {
+            broken.push("9: two notifications have one key".to_owned());
+        }
+        for n in rows.notices.iter().filter(|n| n.kind == "breaker.closed") {
+            let opened = n.key.replace(":closed", ":opened");
+            if !keys.contains(opened.as_str()) {
+                broken.push(format!("9: {} without {opened}", n.key));
+            }
+        }
+    }
+
+    fn remember(&mut self, rows: &Rows) {
+        self.attempts_seen = rows.attempts.last().map_or(0, |a| a.seq).max(self.attempts_seen);
+        self.ended = rows.attempts.iter().filter(|a| !a.live()).map(|a| a.id.clone()).collect();
+        self.before = rows
+            .breakers
+            .values()
+            .map(|b| (b.scope.clone(), (b.state.clone(), b.effective(rows.now).to_owned())))
+            .collect();
+        self.due = rows.beads.values().map(|b| (b.id.clone(), (b.next_dispatch_at, b.review_not_before))).collect();
+        self.notices = rows.notices.len();
+        self.at = rows.now;
+    }
+}
+
+/// 1: one live attempt per bead and per agent; hook, assignee and attempt agree.
+fn bonds(rows: &Rows, broken: &mut Vec<String>) {
+    let (mut beads, mut agents) = (BTreeSet::new(), BTreeSet::new());
+    for a in rows.live() {
+        if !agents.insert(&a.agent) || a.bead.as_ref().is_some_and(|b| !beads.insert(b)) {
+            broken.push(format!("1: attempt {} is not the only live one", a.id));
+        }
+        let Some(id) = &a.bead else { continue };
+        let bead = rows.beads.get(id);
+        if bead.is_none_or(|b| b.assignee.as_ref() != Some(&a.agent) || b.status != "in_progress") {
+            broken.push(format!("1: attempt {} is live, but bead {id} does not say so", a.id));
+        }
+        let agent = rows.agents.get(&a.agent);
+        if agent.is_none_or(|x| x.hook.as_ref() != Some(id) || x.status != "working") {
+            broken.push(format!("1: attempt {} is live, but agent {} does not say so", a.id, a.agent));
+        }
+    }
+    for agent in rows.agents.values() {
+        if let Some(hook) = &agent.hook
+            && rows.beads.get(hook).is_none_or(|b| b.assignee.as_ref() != Some(&agent.id))
+        {
+            broken.push(format!("1: agent {} is hooked to bead {hook}, which is not assigned to it", agent.id));
+        }
+        if agent.role != "mayor" && (agent.status == "working") != agents.contains(&agent.id) {
+            broken.push(format!("1: agent {} is {}, against its attempts", agent.id, agent.status));
+        }
+    }
+    for bead in rows.beads.values() {
+        if let Some(agent) = &bead.assignee
+            && rows.agents.get(agent).is_none_or(|a| a.hook.as_ref() != Some(&bead.id))
+        {
+            broken.push(format!("1: bead {} ({}) is assigned to {agent}, which is not hooked", bead.id, bead.status));
+        }
+    }
+}
+
+/// 2 and 11: what a status promises.
+fn statuses(rows: &Rows, broken: &mut Vec<String>) {
+    let mut reviewing: BTreeMap<&str, u32> = BTreeMap::new();
+    for bead in rows.beads.values() {
+        let pr = rows.requests.iter().any(|m| m.mr == bead.id && m.pr.is_some());
+        let live = rows.live().any(|a| a.bead.as_ref() == Some(&bead.id));
+        match bead.status.as_str() {
+            "in_progress" if !live && !pr => broken.push(format!("2: bead {} is in progress by nobody", bead.id)),
+            "in_review" => {
+                let reviewed = rows.requests.iter().filter(|m| m.source == bead.id).any(|m| {
+                    rows.beads.get(&m.mr).is_some_and(|mr| match mr.status.as_str() {
+                        "open" | "in_progress" => true,
+                        "failed" => mr.failure_reason.as_ref().is_some_and(|f| f["source"] == "dispatch"),
+                        _ => false,
+                    })
+                });
+                if !reviewed {
+                    broken.push(format!("2: bead {} is in review by nobody", bead.id));
+                }
+            }
+            _ => {}
+        }
+        if bead.kind == "merge_request" && bead.status == "in_progress" && !pr {
+            *reviewing.entry(bead.rig.as_deref().unwrap_or_default()).or_default() += 1;
+        }
+        if bead.held != bead.labels.iter().any(|l| l == "gt:held") {
+            broken.push(format!("13: bead {}: the label gt:held and the column disagree", bead.id));
+        }
+    }
+    for (rig, n) in reviewing.into_iter().filter(|(_, n)| *n > 1) {
+        broken.push(format!("11: {n} merge requests are in progress in rig {rig}"));
+    }
+}
+
+/// 4: an infra failure leaves the bead's charge, unless another bead was proven since this bead's previous failure; any
+/// other class is charged as the table says.
+fn blame(oracle: &Oracle, rows: &Rows, broken: &mut Vec<String>) {
+    for a in rows.attempts.iter().filter(|a| !a.live() && !oracle.ended.contains(&a.id)) {
+        let Some(code) = a.code.as_deref() else { continue };
+        let Some((_, class, charged, scope)) = LAW.iter().find(|l| l.0 == code) else {
+            if code != "dispatch.cancelled" || !a.charged {
+                broken.push(format!("4: attempt {} ended as {code}, charged {}", a.id, a.charged));
+            }
+            continue;
+        };
+        if a.class.as_deref() != Some(class) {
+            broken.push(format!("8: attempt {} is {code} of class {:?}", a.id, a.class));
+        }
+        let expected = match scope.is_empty() {
+            true => None,
+            false if *scope == "rig" => a.rig.as_ref().map(|r| format!("rig:{r}")),
+            false => Some("town".to_owned()),
+        };
+        let again = code == "container.lost"
+            && rows.attempts.iter().any(|o| o.id != a.id && o.code == a.code && o.instance == a.instance);
+        let moved = a.rig.as_ref().map(|r| format!("rig:{r}"));
+        if a.counts_in != expected && !(again && a.counts_in.is_none()) && a.counts_in != moved {
+            broken.push(format!("7: attempt {} ({code}) counts in {:?}, not {expected:?}", a.id, a.counts_in));
+        }
+        let Some(bead) = &a.bead else { continue };
+        if *class != "infra" {
+            if a.charged != *charged {
+                broken.push(format!("4: attempt {} ended as {code}, charged {}", a.id, a.charged));
+            }
+            continue;
+        }
+        let before = rows.attempts.iter().filter(|o| o.bead.as_ref() == Some(bead) && o.seq < a.seq);
+        let last = before.filter(|o| o.outcome == "failed").filter_map(|o| o.finished_at).max();
+        let redriven = oracle.redriven_at.get(bead).copied();
+        // A redrive makes a new beginning; failures before it are nobody's evidence any more.
+        let last = last.filter(|t| redriven.is_none_or(|r| *t > r));
+        let proof = |from: i64, strictly: bool| {
+            rows.attempts
+                .iter()
+                .filter(|o| o.bead.is_some() && o.bead.as_ref() != Some(bead))
+                .any(|o| o.proven_at.is_some_and(|p| (if strictly { p > from } else { p >= from }) && p <= rows.now))
+        };
+        let (surely, perhaps) = last.map_or((false, false), |t| (proof(t, true), proof(t, false)));
+        if (surely && !a.charged) || (!perhaps && a.charged) {
+            broken.push(format!("4: {code} of attempt {} charged {}; blame says {surely}", a.id, a.charged));
+        }
+    }
+}
+
+/// 5, 6: what an open breaker may and must have.
+fn breakers(rows: &Rows, broken: &mut Vec<String>) {
+    for b in rows.breakers.values() {
+        let mut wrong = |what: String| broken.push(format!("{what}: {} is {}", b.scope, b.state));
+        match b.state.as_str() {
+            "open" if b.next_probe_at.is_none() => wrong("6: no probe is scheduled".to_owned()),
+            "open" if b.trial.is_some() => wrong("5: a trial runs".to_owned()),
+            "closed" if b.trial.is_some() || b.health_until.is_some() => wrong("5: a probe runs".to_owned()),
+            "half_open" if b.health_until.is_some() => wrong("5: a health check runs".to_owned()),
+            "open" | "closed" | "half_open" => {}
+            other => wrong(format!("unknown state {other}")),
+        }
+        if let Some(trial) = &b.trial {
+            match rows.live().find(|a| a.id == *trial) {
+                None => wrong(format!("5: its probe {trial} has ended")),
+                Some(a) => {
+                    let lease = a.lease_until.is_some_and(|t| t > rows.now);
+                    let settling = a.look_until.is_some() || a.lease_until.is_some() && rows.draining();
+                    // In the very millisecond of its end the look is booked by the tick that comes last.
+                    if !lease && !settling && a.lease_until != Some(rows.now) {
+                        wrong(format!("5: its probe {trial} has neither lease nor look"));
+                    }
+                    if !a.probe {
+                        wrong(format!("5: its probe {trial} does not know"));
+                    }
+                }
+            }
+        }
+        if b.order.as_ref().is_some_and(|(_, until)| until.is_none()) {
+            wrong("6: an override has no expiry".to_owned());
+        }
+        if b.scope.strip_prefix("rig:").is_some_and(|r| !rows.rigs.contains_key(r)) {
+            wrong("a breaker without a rig".to_owned());
+        }
+    }
+}
+
+struct Trips {
+    /// No tie can talk it away.
+    surely: bool,
+    /// If every tie counts.
+    perhaps: bool,
+    why: String,
+}
+
+/// The two trip rules of `design.md` 5.5, recounted. Events of one millisecond have no order in the rows, so ties are
+/// counted once for and once against.
+fn trips(rows: &Rows, scope: &str, b: Option<&Breaker>) -> Trips {
+    let closed = b.and_then(|b| b.closed_at).unwrap_or(0);
+    let window = rows.now - rows.setting("/breaker/window_ms");
+    let counted = |scope: &str| -> Vec<&Attempt> {
+        rows.attempts.iter().filter(|a| a.counts_in.as_deref() == Some(scope)).collect()
+    };
+    let rig = scope.strip_prefix("rig:");
+    let proven = rows
+        .attempts
+        .iter()
+        .filter(|a| rig.is_none_or(|r| a.rig.as_deref() == Some(r)))
+        .filter_map(|a| a.proven_at)
+        .max()
+        .unwrap_or(0);
+    let at = |a: &&Attempt| a.finished_at.unwrap_or(0);
+    // When the town's failures turned out to be one rig's, they were moved: the rig was judged by the town's.
+    let failures = counted(scope);
+    let strict = |from: i64| failures.iter().filter(|a| at(a) > from).copied().collect::<Vec<_>>();
+    let loose = |from: i64| failures.iter().filter(|a| at(a) >= from).copied().collect::<Vec<_>>();
+    let many = rows.setting("/breaker/failures");
+    let row = rows.setting(if rig.is_some() { "/breaker/rig_consecutive" } else { "/breaker/consecutive" });
+    let in_a_row = |mut streak: Vec<&Attempt>| {
+        streak.sort_by_key(at);
+        let n = usize::try_from(row).expect("small");
+        if streak.len() < n {
+            return false;
+        }
+        let last = &streak[streak.len() - n..];
+        let beads: BTreeSet<&str> = last.iter().map(|a| a.who()).collect();
+        let infra = last.iter().all(|a| a.class.as_deref() == Some("infra"));
+        match rig {
+            Some(_) => last.iter().all(|a| a.code.as_deref() == Some("repo.unavailable")),
+            None => infra || beads.len() >= 2,
+        }
+    };
+    let len = |v: &[&Attempt]| i64::try_from(v.len()).expect("few");
+    let (certain, possible) = (strict(closed.max(window)), loose(closed.max(window)));
+    let (row_certain, row_possible) = (strict(closed.max(proven)), loose(closed.max(proven)));
+    // A rig may open on the town's account.
+    let moved = rig.is_some() && failures.iter().any(|a| a.code.as_deref() != Some("repo.unavailable"));
+    Trips {
+        surely: len(&certain) > many || in_a_row(row_certain.clone()),
+        perhaps: len(&possible) > many || in_a_row(row_possible) || moved,
+        why: format!("{} failures in the window, {} in a row", certain.len(), row_certain.len()),
+    }
+}
+
+/// 8: failed ⇒ class, code and a reason that says something.
+fn reasons(rows: &Rows, broken: &mut Vec<String>) {
+    let filled = |t: &Option<String>| t.as_ref().is_some_and(|t| !t.trim().is_empty());
+    for a in &rows.attempts {
+        let ends = ["succeeded", "failed", "interrupted", "cancelled"].contains(&a.outcome.as_str());
+        if ends == a.live() {
+            broken.push(format!("attempt {} is {} and finished at {:?}", a.id, a.outcome, a.finished_at));
+        }
+        let named = filled(&a.class) && filled(&a.code) && filled(&a.reason) && filled(&a.fingerprint);
+        if ["failed", "interrupted", "cancelled"].contains(&a.outcome.as_str()) && !named {
+            broken.push(format!("8: attempt {} is {} without class, code, reason or fingerprint", a.id, a.outcome));
+        }
+    }
+    for bead in rows.beads.values().filter(|b| b.status == "failed") {
+        let said = |key: &str| {
+            bead.failure_reason.as_ref().and_then(|f| f[key].as_str()).is_some_and(|t| !t.trim().is_empty())
+        };
+        if !said("code") || !said("message") || !said("source") {
+            broken.push(format!("8: bead {} failed without a reason: {:?}", bead.id, bead.failure_reason));
+        }
+    }
+}
+
+/// 12: `open_blockers` is a recount; no cycle in `blocks`; no edge to nowhere.
+fn edges(rows: &Rows, broken: &mut Vec<String>) {
+    for bead in rows.beads.values() {
+        let (open, failed) = rows.blockers(bead);
+        if i64::try_from(open + failed).expect("few") != bead.open_blockers {
+            broken.push(format!(
+                "12: bead {} says {} blockers, there are {open} + {failed}",
+                bead.id, bead.open_blockers
+            ));
+        }
+        let mut reached: BTreeSet<&str> = BTreeSet::new();
+        let mut next = vec![bead.id.as_str()];
+        while let Some(at) = next.pop() {
+            for (_, on) in rows.blocks.iter().filter(|(b, _)| b == at) {
+                if *on == bead.id {
+                    broken.push(format!("12: bead {} waits for itself", bead.id));
+                    return;
+                }
+                if reached.insert(on) {
+                    next.push(on);
+                }
+            }
+        }
+    }
+    for (bead, on) in &rows.blocks {
+        if !rows.beads.contains_key(bead) || !rows.beads.contains_key(on) {
+            broken.push(format!("12: an edge from {bead} to {on} leads nowhere"));
+        }
+    }
+}
+
+/// 6, 7, 10, 13: what the town answers, against the rows.
+fn answers(rows: &Rows, w: &World) -> Vec<String> {
+    let mut broken = Vec::new();
+    for bead in rows.beads.values() {
+        explained(rows, w, bead, &mut broken);
+    }
+    let dispatch = w.dispatch();
+    for shown in dispatch["breakers"].as_array().into_iter().flatten() {
+        let scope = shown["scope"].as_str().unwrap_or_default();
+        let b = rows.breakers.get(scope);
+        let state = b.map_or("closed", |b| b.state.as_str());
+        if shown["state"] != state || shown["effective"] != rows.effective(scope) {
+            broken.push(format!("7: {scope} is shown as {shown}"));
+        }
+        let from = b.and_then(|b| b.closed_at).unwrap_or(0).max(rows.now - rows.setting("/breaker/window_ms"));
+        let counted = rows.attempts.iter().filter(|a| a.counts_in.as_deref() == Some(scope));
+        let times: Vec<i64> = counted.filter_map(|a| a.finished_at).collect();
+        let most = rows.setting("/breaker/failures") + 1;
+        let n = |from: i64| i64::try_from(times.iter().filter(|t| **t >= from).count()).expect("few").min(most);
+        let said = shown["failures_in_window"].as_i64().unwrap_or(-1);
+        if said < n(from + 1) || said > n(from) {
+            broken.push(format!("7: {scope} shows {said} failures, a recount says {} … {}", n(from + 1), n(from)));
+        }
+    }
+    let deadlines = rows.deadlines();
+    let naive = deadlines.iter().min().cloned();
+    let time = |v: &serde_json::Value| v.as_str().and_then(Timestamp::parse).map(|t| t.0);
+    let said = time(&dispatch["next_wake"]).map(|t| t.max(rows.now));
+    if said != naive.as_ref().map(|n| n.0) {
+        let said = said.map(|t| Timestamp(t).to_string());
+        let naive = naive.as_ref().map(|(t, what)| format!("{} ({what})", Timestamp(*t)));
+        broken.push(format!("10: next_wake is {said:?}, a recount says {naive:?}"));
+    }
+    if let Some((at, what)) = naive
+        && w.errors.is_empty()
+        && w.alarm().is_none_or(|alarm| alarm.0 > at.max(rows.now + 1))
+    {
+        let alarm = w.alarm().map(|t| t.to_string());
+        broken.push(format!("10: {what} is due at {}, the alarm is {alarm:?}", Timestamp(at)));
+    }
+    broken
+}
+
+/// 13: `explain` says what the gate does, and never nothing.
+fn explained(rows: &Rows, w: &World, bead: &Bead, broken: &mut Vec<String>) {
+    if !["issue", "merge_request"].contains(&bead.kind.as_str()) {
+        return;
+    }
+    let told = w.explain(&BeadId::from(bead.id.as_str()));
+    let verdict = match bead.status.as_str() {
+        "in_progress" => "running",
+        "in_review" => "in_review",
+        "closed" => "finished",
+        "failed" => "failed",
+        _ if rows.holds(bead).is_empty() => "ready",
+        _ => "waiting",
+    };
+    if told["verdict"] != verdict || told["summary"].as_str().is_none_or(|s| s.trim().is_empty()) {
+        broken.push(format!("13: bead {} is {verdict}, explain says {told}", bead.id));
+    }
+    if told["attempts"]["charged"] != bead.dispatch_attempts || told["attempts"]["cap"] != rows.cap(bead) {
+        broken.push(format!("13: bead {}: explain counts {}", bead.id, told["attempts"]));
+    }
+    if bead.status == "failed" && told["failure_reason"]["code"].as_str().is_none_or(str::is_empty) {
+        broken.push(format!("13: bead {} failed, and explain does not say why", bead.id));
+    }
+    if bead.status != "open" {
+        return;
+    }
+    let mut said = BTreeSet::new();
+    for hold in told["holds"].as_array().into_iter().flatten() {
+        let code = hold["code"].as_str().unwrap_or_default();
+        if hold["text"].as_str().is_none_or(str::is_empty) || hold["lifts"].as_str().is_none_or(str::is_empty) {
+            broken.push(format!("13: bead {}: a hold without words: {hold}", bead.id));
+        }
+        said.insert(match hold["ref"]["scope"].as_str() {
+            Some(scope) => format!("{code} {scope}"),
+            None => code.to_owned(),
+        });
+    }
+    let naive = rows.holds(bead);
+    if said != naive {
+        broken.push(format!("13: bead {}: explain says {said:?}, the papers say {naive:?}", bead.id));
+    }
+}

@@ -1,0 +1,90 @@
+// The worker as built, with a door for tests: each Durable Object in a wrapper that a test can call (RPC) to read rows,
+// move the clock and drive the alarm. Main module in tests only; production runs build/index.js itself.
+//
+// Rust reads the clock by `new Date()` in the glue, so the override below reaches it. The runtime's own scheduler keeps
+// the real clock: with a clock far ahead no alarm ever fires by itself, and a test drives every one of them.
+
+import { DurableObject, env as bindings } from "cloudflare:workers";
+import * as app from "../../build/index.js";
+
+let offset = Number(bindings.TEST_CLOCK_OFFSET ?? 0);
+const RealDate = Date;
+globalThis.Date = class Date extends RealDate {
+  constructor(...given) {
+    if (given.length) super(...given);
+    else super(RealDate.now() + offset);
+  }
+  static now() {
+    return RealDate.now() + offset;
+  }
+};
+
+const wrap = (name) =>
+  class extends DurableObject {
+    constructor(ctx, env) {
+      super(ctx, env);
+      this.inner = new app[name](ctx, env);
+    }
+
+    fetch(request) {
+      return this.inner.fetch(request);
+    }
+
+    alarm(info) {
+      return this.inner.alarm(info);
+    }
+
+    /** Runs one statement; what it read and wrote is what the platform would bill. */
+    tSql(text, ...args) {
+      const cursor = this.ctx.storage.sql.exec(text, ...args);
+      const rows = cursor.toArray();
+      return { rows, read: cursor.rowsRead, written: cursor.rowsWritten };
+    }
+
+    /** Every row of every table but `except`, as text: to prove that something changed nothing. */
+    tSnapshot(except) {
+      const sql = this.ctx.storage.sql;
+      const tables = sql.exec("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").toArray();
+      const own = tables.map(({ name }) => name).filter((name) => !/^(_cf_|sqlite_)/.test(name) && !except.includes(name));
+      return JSON.stringify(own.map((name) => [name, sql.exec(`SELECT * FROM "${name}"`).toArray()]), null, 1);
+    }
+
+    /** When the alarm is set for, in this object's clock; null if it is not. */
+    tAlarm() {
+      return this.ctx.storage.getAlarm();
+    }
+
+    tSetAlarm(at) {
+      return at === null ? this.ctx.storage.deleteAlarm() : this.ctx.storage.setAlarm(at);
+    }
+
+    /** Runs the alarm as the runtime would (inside the handler there is none), if it is set and, unless forced, due. */
+    async tRunAlarm({ force = false, retryCount = 0 } = {}) {
+      const scheduledTime = await this.ctx.storage.getAlarm();
+      if (scheduledTime === null || (!force && scheduledTime > Date.now())) return false;
+      await this.ctx.storage.deleteAlarm();
+      try {
+        await this.inner.alarm({ scheduledTime, retryCount, isRetry: retryCount > 0 });
+      } catch (error) {
+        // The runtime would try again, unless the handler has set another alarm.
+        if ((await this.ctx.storage.getAlarm()) === null) await this.ctx.storage.setAlarm(scheduledTime);
+        throw error;
+      }
+      return true;
+    }
+
+    /** Moves the clock of the whole isolate. */
+    tClock(ms) {
+      offset = ms;
+      return Date.now();
+    }
+
+    /** The object is thrown out of memory; the next call makes it anew. */
+    tAbort() {
+      this.ctx.abort("test abort");
+    }
+  };
+
+export const TownDO = wrap("TownDO");
+export const FleetDO = wrap("FleetDO");
+export default app.default;

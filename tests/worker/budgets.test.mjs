@@ -1,0 +1,117 @@
+// What things may cost, in the rows that the platform bills: counted, not timed.
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { FakeContainer } from "../support/fake-container.mjs";
+import { Harness } from "../support/harness.mjs";
+
+const CLOSED = 100_000;
+
+describe("budgets", () => {
+  let h;
+  let fake;
+  before(async () => {
+    fake = await FakeContainer.start();
+    h = await Harness.start({ container: fake });
+  });
+  after(async () => {
+    await h?.stop();
+    await fake?.kill();
+  });
+
+  /** Rows of the verb, apart from what asking for the figures costs. */
+  const verb = (cost, name) => {
+    const found = cost.verbs[name];
+    assert.ok(found, `no verb ${name} among ${Object.keys(cost.verbs)}`);
+    return found;
+  };
+
+  test("a heartbeat writes at most one row, and reads a handful", async () => {
+    const town = await h.createTown();
+    const rig = await town.createRig();
+    const { agent } = await town.rig(rig.id).sling({ title: "Work" });
+    await town.runAlarms();
+    await fake.heartbeat(agent.id); // the first proves the attempt and may write more
+    for (let i = 0; i < 5; i += 1) {
+      await h.advance(30_000, { run: false });
+      const cost = await town.cost(() => fake.heartbeat(agent.id));
+      const { calls, rows_read, rows_written } = verb(cost, "heartbeat");
+      assert.equal(calls, 1);
+      assert.ok(rows_written <= 1, `${rows_written} rows written`);
+      assert.ok(rows_read <= 20, `${rows_read} rows read`);
+    }
+  });
+
+  test("a heartbeat soon after another one writes nothing", async () => {
+    const town = await h.createTown();
+    const rig = await town.createRig();
+    const { agent } = await town.rig(rig.id).sling({ title: "Work" });
+    await town.runAlarms();
+    await fake.heartbeat(agent.id);
+    await fake.heartbeat(agent.id);
+    const cost = await town.cost(() => fake.heartbeat(agent.id));
+    assert.ok(verb(cost, "heartbeat").rows_written <= 1);
+  });
+
+  test("a request that a healthy town answers sets no alarm and runs no tick", async () => {
+    const town = await h.createTown();
+    const rig = await town.createRig();
+    await town.runAlarms();
+    const { ticks } = await town.cost(() => town.ok("GET", `/rigs/${rig.id}/beads`));
+    assert.equal(ticks, 0);
+    assert.equal(await town.alarm(), null);
+  });
+
+  test(`${CLOSED.toLocaleString("en")} closed beads stored and 10 due: a tick reads at most 300 rows, as many as with none stored`, async (t) => {
+    const first = async (closed) => {
+      const town = await h.createTown();
+      const rig = await town.createRig();
+      const bead = await town.ok("POST", `/rigs/${rig.id}/beads`, { type: "issue", title: "Old", labels: ["gt:held"] });
+      await town.ok("PATCH", `/rigs/${rig.id}/beads/${bead.id}/status`, { status: "closed", agent_id: "me" });
+      await town.runAlarms();
+      if (closed) {
+        await multiply(town, bead.id, closed);
+        const [{ n }] = await town.rows("SELECT count(*) AS n FROM beads WHERE status = 'closed'");
+        assert.ok(n > closed, `${n} closed beads`);
+      }
+      // Slow start lets one through, then two, four: every tick on the way has its budget.
+      const started = fake.starts.length;
+      for (let i = 0; i < 10; i += 1) await town.rig(rig.id).sling({ title: `Due ${i}` });
+      const ticks = [];
+      while (fake.starts.length < started + 10) {
+        const before = fake.starts.length;
+        const cost = await town.cost(() => town.runAlarm());
+        assert.ok(fake.starts.length > before, `it went on after ${before - started} starts`);
+        for (const [name, { calls, rows_read }] of Object.entries(cost.verbs)) {
+          if (calls > 0) assert.ok(rows_read / calls <= 300, `${name}: ${rows_read} rows read in ${calls} calls`);
+        }
+        ticks.push(verb(cost, "tick"));
+        for (const { agentId } of fake.live) await fake.heartbeat(agentId);
+      }
+      t.diagnostic(`${closed} stored: ${ticks.map(({ calls, rows_read }) => `${rows_read} rows in ${calls} ticks`).join(", ")}`);
+      for (const { agentId } of fake.live) fake.exit(agentId);
+      return ticks[0];
+    };
+    assert.deepEqual(await first(CLOSED), await first(0));
+  });
+});
+
+/** Copies a bead in bulk, behind the town's back: what is stored must not matter. */
+async function multiply(town, beadId, times) {
+  const columns = (await town.rows("PRAGMA table_info(beads)")).map((c) => c.name);
+  const unique = (name) => {
+    if (name === "bead_id") return "printf('%08x-0000-4000-8000-%012x', n.i, n.i)";
+    if (name === "seq") return "1000000 + n.i";
+    return `b."${name}"`;
+  };
+  const list = columns.map((c) => `"${c}"`).join(", ");
+  const step = 20_000;
+  for (let from = 0; from < times; from += step) {
+    await town.sql(
+      `INSERT INTO beads (${list})
+       WITH RECURSIVE n(i) AS (SELECT ${from} UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ${Math.min(from + step, times)})
+       SELECT ${columns.map(unique).join(", ")} FROM n, beads b WHERE b.bead_id = ?`,
+      beadId,
+    );
+  }
+}
