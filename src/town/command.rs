@@ -1,10 +1,10 @@
 //! What can be asked of a town: one variant per route, with the body as on the wire.
 //!
-//! The edge turns a request into a `Request` (a command and who asks), sends it to the town's object as JSON, and the
-//! object hands it to [`super::Town::handle`]. Nothing else reaches the rows from outside.
+//! `src/edge/request.rs` reads a request into a `Command`, once at the edge to refuse what is malformed and once in the
+//! object, which hands it to [`super::Town::handle`]. Nothing else reaches the rows from outside.
 
 use super::id::{AgentId, BeadId, RigId};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 /// Who asks. The edge authenticates; the town only reads it.
@@ -67,27 +67,10 @@ impl Actor {
     }
 }
 
-/// A command and who gives it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Request {
-    /// Who asks.
-    pub actor: Actor,
-    /// What.
-    pub command: Command,
-}
-
-/// Tells an absent key (`None`) from `null` (`Some(None)`) in a partial update.
-#[allow(clippy::option_option, reason = "absent, null and a value are three different wishes")]
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::<T>::deserialize(d).map(Some)
-}
-
 /// `POST …/beads` and both slings.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NewBead {
     /// `issue` (default), `escalation`, `molecule`; slings make issues only.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// 1–500 bytes.
     pub title: String,
@@ -106,46 +89,34 @@ pub struct NewBead {
 }
 
 /// `PATCH …/beads/:b`: absent keys stay, `null` clears.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[allow(clippy::option_option, reason = "absent, null and a value are three different wishes")]
 pub struct BeadPatch {
     /// New title.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// New body; `null` clears it.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub body: Option<Option<String>>,
     /// New priority.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,
     /// Replaces the labels.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
     /// By-hand transition (`api.md`).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// Replaces the metadata.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Json>,
     /// Moves the bead to another rig of the town.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub rig_id: Option<Option<String>>,
     /// New parent.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub parent_bead_id: Option<Option<String>>,
     /// Replaces the `blocks` edges of this bead.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub depends_on: Option<Vec<String>>,
 }
 
 /// Filters of bead lists (`protocol.md` 1.4); newest first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs, reason = "query parameters by name")]
 pub struct BeadFilter {
     pub status: Option<String>,
-    #[serde(rename = "type")]
     pub kind: Option<String>,
     pub assignee: Option<String>,
     pub limit: Option<u32>,
@@ -153,8 +124,7 @@ pub struct BeadFilter {
 }
 
 /// Filters of attempt lists (`api.md`); newest first. `before` is the id of an attempt.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs, reason = "query parameters by name")]
 pub struct AttemptFilter {
     pub bead_id: Option<String>,
@@ -169,8 +139,7 @@ pub struct AttemptFilter {
 }
 
 /// `before` and `limit` of the other lists.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs, reason = "query parameters by name")]
 pub struct Page {
     pub before: Option<String>,
@@ -178,8 +147,7 @@ pub struct Page {
 }
 
 /// `POST agents/:a/heartbeat` (`protocol.md` 4.7); every field tolerated missing.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs, reason = "the wire's own names, documented in protocol.md 4.7")]
 pub struct Heartbeat {
     pub agent_id: Option<String>,
@@ -192,8 +160,7 @@ pub struct Heartbeat {
 }
 
 /// Everything that can be asked of a town.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "fields are path parameters and bodies by the wire's own names")]
 pub enum Command {
     // ── the town and its rigs ────────────────────────────────────────────────────────────────────────────────

@@ -219,9 +219,8 @@ pub fn list(sql: &dyn Sql, acknowledged: Option<bool>) -> Result<Json, TownError
     Ok(json!(escalations))
 }
 
-/// Somebody has taken note: the escalation falls silent and its bead is closed. Repeating it changes nothing.
-pub fn acknowledge(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId) -> Result<Json, TownError> {
-    let Some(escalation) = find(sql, id)? else { return Err(TownError::missing("Escalation")) };
+/// Its bead has ended: it falls silent with it. True if it had not been acknowledged yet.
+pub fn silence(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<bool, TownError> {
     let changed = sql.execute(
         "UPDATE escalations
          SET acknowledged_at = ?2, next_escalation_at = NULL
@@ -229,7 +228,13 @@ pub fn acknowledge(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId) -> 
            AND acknowledged_at IS NULL",
         &[id.into(), ctx.now.into()],
     )?;
-    if changed > 0 {
+    Ok(changed > 0)
+}
+
+/// Somebody has taken note: the escalation falls silent and its bead is closed. Repeating it changes nothing.
+pub fn acknowledge(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId) -> Result<Json, TownError> {
+    let Some(escalation) = find(sql, id)? else { return Err(TownError::missing("Escalation")) };
+    if silence(sql, ctx, id)? {
         let mut bead = bead::get(sql, id)?;
         if !bead.status.is_final() {
             let who = actor.label();

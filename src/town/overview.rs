@@ -71,8 +71,8 @@ fn waiting(sql: &dyn Sql, view: &View) -> Result<(u32, Vec<Json>), TownError> {
         sql,
         "SELECT count(*)
          FROM (SELECT 1 FROM beads INDEXED BY beads_ready
-               WHERE status = 'open' AND held = 0 AND staged = 0 AND triage_request = 0 AND open_blockers = 0
-                 AND not_before IS NULL AND type IN ('issue', 'merge_request')
+               WHERE rig_id IS NOT NULL AND status = 'open' AND held = 0 AND staged = 0 AND triage_request = 0
+                 AND open_blockers = 0 AND not_before IS NULL AND type IN ('issue', 'merge_request')
                LIMIT ?1)",
     )?;
     let mut holds: Vec<(&str, u32)> = vec![
@@ -101,7 +101,22 @@ fn waiting(sql: &dyn Sql, view: &View) -> Result<(u32, Vec<Json>), TownError> {
             "backoff",
             count(
                 sql,
-                "SELECT count(*) FROM (SELECT 1 FROM beads INDEXED BY beads_not_before WHERE not_before IS NOT NULL LIMIT ?1)",
+                "SELECT count(*)
+                 FROM (SELECT 1 FROM beads INDEXED BY beads_waiting
+                       WHERE status = 'open' AND held = 0 AND staged = 0 AND triage_request = 0 AND open_blockers = 0
+                         AND not_before IS NOT NULL AND type IN ('issue', 'merge_request')
+                       LIMIT ?1)",
+            )?,
+        ),
+        (
+            "no_rig_config",
+            count(
+                sql,
+                "SELECT count(*)
+                 FROM (SELECT 1 FROM beads INDEXED BY beads_ready
+                       WHERE rig_id IS NULL AND status = 'open' AND held = 0 AND staged = 0 AND triage_request = 0
+                         AND open_blockers = 0 AND not_before IS NULL AND type IN ('issue', 'merge_request')
+                       LIMIT ?1)",
             )?,
         ),
     ];

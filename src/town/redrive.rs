@@ -57,7 +57,7 @@ fn pointless(sql: &dyn Sql, bead: &Bead) -> Result<Option<String>, TownError> {
     }
     let Some(mr) = review::find(sql, &bead.id)? else { return Ok(None) };
     let source = bead::find(sql, &mr.source_bead_id)?;
-    if source.is_some_and(|s| s.status == Status::InReview) {
+    if mr.verdict.is_none() && source.is_some_and(|s| s.status == Status::InReview) {
         return Ok(None);
     }
     Ok(Some(format!("Merge request {} was decided; redrive its source {}", bead.id, mr.source_bead_id)))
@@ -148,6 +148,11 @@ pub fn many(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, ask: &Many<'_>) -> Resu
            AND (?1 IS NULL OR failed_fingerprint = ?1)
            AND (?2 IS NULL OR rig_id = ?2)
            AND coalesce(json_extract(failure_reason, '$.code'), '') <> 'cancelled'
+           AND (type = 'issue'
+                OR EXISTS (SELECT 1
+                           FROM merge_requests m
+                           JOIN beads s ON s.bead_id = m.source_bead_id
+                           WHERE m.bead_id = beads.bead_id AND m.verdict IS NULL AND s.status = 'in_review'))
          ORDER BY seq
          LIMIT ?3",
         &[ask.fingerprint.into(), ask.rig_id.into(), limit.into()],

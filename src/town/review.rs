@@ -3,6 +3,7 @@
 //! The review queue *is* the open MR beads. A rig's refinery takes one at a time, through the same gate as all work.
 
 use super::Ctx;
+use super::agent;
 use super::bead::{self, Bead, Because, Draft, FailureReason, Kind, Priority, Status};
 use super::config::Config;
 use super::dependency;
@@ -244,6 +245,12 @@ fn merged(sql: &dyn Sql, ctx: &Ctx<'_>, mr: &mut Bead, source: Option<Bead>) -> 
         bead::transition(sql, ctx, &mut other, Status::Closed, Because::of("system", "its source was merged"))?;
     }
     if !source.status.is_final() {
+        // Refused by another review, it may be at work or hooked again.
+        end_attempt(sql, ctx, &source.id, "it was merged by an earlier merge request")?;
+        if let Some(agent) = agent::hooked_to(sql, &source.id)? {
+            agent::unhook(sql, ctx, &agent.id, &source.id, "it was merged")?;
+        }
+        source = bead::get(sql, &source.id)?;
         bead::transition(sql, ctx, &mut source, Status::Closed, Because::of("system", "merged"))?;
     }
     Ok(())

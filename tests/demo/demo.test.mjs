@@ -119,27 +119,28 @@ describe("the demo fails, and says why,", { concurrency: 2, timeout: 180_000 }, 
     meddle("webhook-secret", /the webhook received something that was not signed with its secret/));
 });
 
-describe("the demo leaves nothing behind", { concurrency: 2, timeout: 120_000 }, () => {
-  for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]]) {
+/** Where a running demo works, as its worker's command line says. */
+function placeOf(demo) {
+  const children = execFileSync("ps", ["-eo", "ppid,args"], { encoding: "utf8" }).split("\n");
+  const worker = children.find((line) => line.trim().startsWith(`${demo.child.pid} `) && line.includes("--persist"));
+  return dirname(worker.match(/--persist (\S+)/)[1]);
+}
+
+describe("the demo leaves no process behind", { concurrency: 2, timeout: 120_000 }, () => {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGKILL"]) {
     it(`when it is ended by ${signal}`, async () => {
       const path = await runner(`runner-${signal}`);
       const demo = start({ GASTOWN_DEMO_RUNNER: path });
       await demo.says("takes «Add `words`»");
-      const [line] = processes("serve.mjs").filter((line) => line.includes("--persist"));
-      const place = line.match(/--persist (\S*demo-\w+)/)?.[1];
+      const place = placeOf(demo);
+      assert.ok(existsSync(place) && processes(place).length > 0 && processes(path).length > 0);
       demo.child.kill(signal);
-      assert.equal((await demo.ended).code, code);
+      const end = await demo.ended;
       await gone(path);
-      assert.ok(place, line);
+      await gone(place);
+      if (signal === "SIGKILL") return rm(place, { recursive: true });
+      assert.equal(end.code, signal === "SIGINT" ? 130 : 143);
+      assert.equal(existsSync(place), false, "an interrupted demo removes what it worked on");
     });
   }
-
-  it("when it is killed", async () => {
-    const path = await runner("runner-SIGKILL");
-    const demo = start({ GASTOWN_DEMO_RUNNER: path });
-    await demo.says("takes «Add `words`»");
-    demo.child.kill("SIGKILL");
-    await demo.ended;
-    await gone(path);
-  });
 });

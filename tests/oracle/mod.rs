@@ -21,6 +21,7 @@ mod gate;
 pub mod rows;
 
 use gastown::town::id::BeadId;
+use gastown::town::sql::Sql as _;
 use gastown::town::time::Timestamp;
 use gastown_host::world::World;
 use rows::{Attempt, Bead, Breaker, Rows};
@@ -54,6 +55,8 @@ pub struct Oracle {
     pub checks: u64,
     /// Every so many checks the public answers are compared, too: they cost more than the rows.
     pub answers_every: u64,
+    /// Rows the town has written: without another one, nothing has changed.
+    written: u64,
     /// The newest attempt seen.
     attempts_seen: i64,
     /// The newest `redriven` event seen.
@@ -87,6 +90,11 @@ impl Oracle {
     /// # Panics
     /// If an invariant is broken: with its number, the facts, and what happened last.
     pub fn check(&mut self, w: &World) {
+        let written = w.sql.usage().rows_written;
+        if written == self.written && self.checks > 0 {
+            return;
+        }
+        self.written = written;
         let rows = Rows::read(w);
         let mut broken = self.broken(&rows);
         if self.checks % self.answers_every == 0 {
@@ -120,7 +128,8 @@ impl Oracle {
         let newest = rows.attempts.last().map_or(0, |a| a.seq);
         let seen = self.redriven_seen;
         for (seq, bead) in rows.redriven.iter().filter(|(seq, _)| *seq > seen) {
-            self.reset.insert(bead.clone(), *seq);
+            // What was booked in this very step came after the redrive: a failed bead has no live attempt.
+            self.reset.insert(bead.clone(), self.attempts_seen);
             self.redriven_at.insert(bead.clone(), rows.now);
             self.redriven_seen = *seq;
         }

@@ -383,18 +383,22 @@ impl Breaker {
     fn leave_forced_open(&mut self, now: Timestamp, changes: &mut Vec<Change>) {
         match self.state {
             State::Closed => {
-                // Nobody is told unless the trial fails: a person opened it, and knows.
-                self.generation = self.generation.saturating_add(1);
-                self.opened_at = Some(now);
-                self.cause = Some(Cause {
-                    code: "by_hand".to_owned(),
-                    text: "it was forced open by hand; one trial decides before dispatch goes on".to_owned(),
-                });
-                (self.blamed_role, self.blamed_rig, self.trial_ms) = (None, None, 0);
-                (self.told, self.still_open_told, self.settled) = (false, false, true);
-                (self.delay_step, self.failed_probes) = (0, 0);
+                // An episode whose end was not announced goes on: people who were told of it must hear of its end.
+                if self.settled {
+                    // Nobody is told unless the trial fails: a person opened it, and knows.
+                    self.generation = self.generation.saturating_add(1);
+                    self.opened_at = Some(now);
+                    self.cause = Some(Cause {
+                        code: "by_hand".to_owned(),
+                        text: "it was forced open by hand; one trial decides before dispatch goes on".to_owned(),
+                    });
+                    (self.blamed_role, self.blamed_rig, self.trial_ms) = (None, None, 0);
+                    (self.told, self.still_open_told) = (false, false);
+                    (self.delay_step, self.failed_probes) = (0, 0);
+                    changes.push(Change::EpisodeBegan);
+                }
+                self.settled = true;
                 self.open(now);
-                changes.push(Change::EpisodeBegan);
             }
             State::Open => self.next_probe_at = Some(now),
             State::HalfOpen => {}

@@ -80,9 +80,12 @@ pub fn finish(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt, end: End) -> Resu
     }
     if let End::Failed(f) = &end {
         after_failure(sql, ctx, &mut state, &config, f)?;
-        note_cause(sql, ctx, attempt, f)?;
-        if let Some(bead) = &attempt.bead {
-            redrive::failed(sql, ctx, bead, &f.fingerprint())?;
+        // An eviction is no failure: it is no cause, and no reason to stop a redrive.
+        if sentence.outcome == Outcome::Failed {
+            note_cause(sql, ctx, attempt, f)?;
+            if let Some(bead) = &attempt.bead {
+                redrive::failed(sql, ctx, bead, &f.fingerprint())?;
+            }
         }
     }
     tell_breakers(sql, ctx, &state, &config, attempt, &end, &sentence)?;
@@ -228,16 +231,19 @@ fn settle_bead(
         (_, End::Cancelled(_, Then::Leave)) => (None, streak, bead.last_failed_at),
         _ => (Some(backoff()), streak, Some(ctx.now)),
     };
-    let charged_failure = s.charged && s.outcome == Outcome::Failed;
+    let left = matches!(end, End::Cancelled(_, Then::Leave)) || bead.status != Status::InProgress;
+    let hopeless = f.code == Code::ContainerRejected;
+    // An uncharged end comes to the cap, too, if that was lowered meanwhile.
+    let fails = !left && (at_cap || hopeless);
     counters(
         sql,
         &bead,
         &Counters {
             attempts,
             streak,
-            next,
+            next: next.filter(|_| !fails),
             failed_at,
-            failure_charged: charged_failure,
+            failure_charged: (s.outcome == Outcome::Failed).then_some(s.charged),
             review: bead.review_not_before,
         },
     )?;
@@ -255,12 +261,11 @@ fn settle_bead(
             },
         )?;
     }
-    if matches!(end, End::Cancelled(_, Then::Leave)) || bead.status != Status::InProgress {
+    if left {
         return Ok(());
     }
-    let hopeless = f.code == Code::ContainerRejected;
     let because = Because { agent: Some(&attempt.agent), ..Because::of("system", &f.reason) };
-    if (at_cap && s.charged) || hopeless {
+    if fails {
         return fail(sql, ctx, config, &mut bead, f, &because);
     }
     bead::transition(sql, ctx, &mut bead, Status::Open, because)
@@ -300,7 +305,8 @@ struct Counters {
     streak: u32,
     next: Option<Timestamp>,
     failed_at: Option<Timestamp>,
-    failure_charged: bool,
+    /// Whether the failure was charged; none = it was no failure, and the last one's stays.
+    failure_charged: Option<bool>,
     review: Option<Timestamp>,
 }
 
@@ -311,7 +317,7 @@ impl Counters {
             streak: bead.failure_streak,
             next: None,
             failed_at: bead.last_failed_at,
-            failure_charged: false,
+            failure_charged: Some(false),
             review: bead.review_not_before,
         }
     }
@@ -321,7 +327,7 @@ fn counters(sql: &dyn Sql, bead: &Bead, c: &Counters) -> Result<(), TownError> {
     sql.execute(
         "UPDATE beads
          SET dispatch_attempts = ?2, failure_streak = ?3, next_dispatch_at = ?4, not_before = ?5, last_failed_at = ?6,
-             last_failure_charged = ?7
+             last_failure_charged = coalesce(?7, last_failure_charged)
          WHERE bead_id = ?1",
         &[
             (&bead.id).into(),

@@ -7,12 +7,13 @@ use super::super::effect::{Answer, Effect, Observe, Outcome};
 use super::super::error::TownError;
 use super::super::id::AttemptId;
 use super::super::notify;
+use super::super::reconcile;
 use super::super::policy::LOOK_LEASE;
 use super::super::sql::Sql;
 use super::super::state::State;
 use super::attempt::{self, Outcome as Stage};
 use super::breaker::Event;
-use super::failure::{Failure, StartVerdict, classify_start};
+use super::failure::{Code, Failure, StartVerdict, classify_start};
 use super::finish::{End, finish};
 use super::stops::{self, When};
 use super::{instance, look};
@@ -23,6 +24,12 @@ pub fn settle(sql: &dyn Sql, ctx: &Ctx<'_>, outcome: Outcome) -> Result<Vec<Effe
     if State::find(sql)?.is_none() {
         return Ok(Vec::new());
     }
+    let mut effects = record(sql, ctx, outcome)?;
+    effects.extend(reconcile::tell_fleet(sql, ctx)?);
+    Ok(effects)
+}
+
+fn record(sql: &dyn Sql, ctx: &Ctx<'_>, outcome: Outcome) -> Result<Vec<Effect>, TownError> {
     match outcome {
         Outcome::Started { attempt_id, answer, stops } => {
             for (stop_id, said) in &stops {
@@ -76,6 +83,13 @@ fn started(sql: &dyn Sql, ctx: &Ctx<'_>, id: &AttemptId, answer: &Answer) -> Res
         (StartVerdict::Failed(f), Answer::Unreachable { .. } | Answer::TimedOut { .. }) => {
             note_lost(sql, ctx, id, &f)?;
             Ok(vec![Effect::ObserveAgents(vec![Observe { attempt_id: id.clone(), agent_id: attempt.agent }])])
+        }
+        // Not the control server's word, and a heartbeat knows better: the answer was lost on its way through the
+        // platform. If the agent has died all the same, its lease ends.
+        (StartVerdict::Failed(f), Answer::Http { .. })
+            if f.code == Code::ContainerUnavailable && attempt.proven_at.is_some() =>
+        {
+            Ok(Vec::new())
         }
         (StartVerdict::Failed(f), Answer::Http { .. }) => {
             finish(sql, ctx, &attempt, End::Failed(f))?;

@@ -96,12 +96,15 @@ pub fn send_due(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> 
 
 /// Records how a stop ended: done, gone already, or to be tried again.
 pub fn settle(sql: &dyn Sql, ctx: &Ctx<'_>, stop_id: &str, answer: &Answer) -> Result<(), TownError> {
-    let Some(row) = first(sql, "SELECT tries FROM stops WHERE stop_id = ?1", &[stop_id.into()])? else {
+    let Some(row) = first(sql, "SELECT tries, booked_at FROM stops WHERE stop_id = ?1", &[stop_id.into()])? else {
         return Ok(());
     };
     match answer {
         // 2xx: stopped; 4xx: nothing there that could be stopped.
-        Answer::Http { status, .. } if *status < 500 => {
+        // An error for a whole day: whatever answers, the process has gone with its container.
+        Answer::Http { status, .. }
+            if *status < 500 || ctx.now.since(Timestamp(row.int(1)?)) >= STOP_RETENTION =>
+        {
             sql.execute("DELETE FROM stops WHERE stop_id = ?1", &[stop_id.into()])?;
         }
         Answer::Http { .. } => {

@@ -2,6 +2,7 @@
 
 use super::super::Ctx;
 use super::super::Reply;
+use super::super::audit;
 use super::super::agent::{self, Agent, AgentStatus, NewAgent, Role};
 use super::super::bead::{self, Kind, Priority, Status};
 use super::super::command::Actor;
@@ -98,10 +99,12 @@ pub fn of_rig(sql: &dyn Sql, rig_id: &RigId, id: &AgentId) -> Result<Agent, Town
 
 /// Deletes an agent: its attempt ends, its bead goes back to the queue.
 pub fn delete(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, rig_id: &RigId, id: &AgentId) -> Result<Reply, TownError> {
-    of_rig(sql, rig_id, id)?;
+    let agent = of_rig(sql, rig_id, id)?;
     let reason = format!("its agent was deleted by {}", actor.label());
     release(sql, ctx, id, &reason)?;
     agent::delete(sql, id)?;
+    let before = json!({"name": agent.name, "role": agent.role.as_str(), "bead_id": agent.hook});
+    audit::record(sql, ctx, actor, "agent.delete", id.as_str(), "deleted by hand", Some(&before), None)?;
     Reply::ok(json!({"deleted": true}))
 }
 
@@ -155,8 +158,12 @@ pub fn hook(sql: &dyn Sql, ctx: &Ctx<'_>, id: &AgentId, bead_id: &BeadId) -> Res
 
 /// Unhooks an agent; a live attempt is cancelled with it.
 pub fn unhook(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &AgentId) -> Result<Reply, TownError> {
-    agent::get(sql, id)?;
+    let agent = agent::get(sql, id)?;
     release(sql, ctx, id, &format!("unhooked by {}", actor.label()))?;
+    if actor.is_person() {
+        let before = json!({"name": agent.name, "bead_id": agent.hook});
+        audit::record(sql, ctx, actor, "agent.unhook", id.as_str(), "unhooked by hand", Some(&before), None)?;
+    }
     Reply::ok(json!({"unhooked": true}))
 }
 

@@ -13,7 +13,7 @@ use super::super::rig;
 use super::super::sql::{Sql, Value};
 use super::super::state::State;
 use super::super::{Ctx, id};
-use super::{by_hand, capped, filled, known_rig, object};
+use super::{by_hand, capped, filled, known_rig, object, towns};
 use crate::bead_columns;
 use serde_json::{Value as Json, json};
 
@@ -211,6 +211,13 @@ pub fn update(
         write(sql, ctx, id, &fields)?;
         // `metadata.allow_failed_blockers` decides what counts as resolved.
         dependency::recount(sql, id)?;
+        if fields.rig_id != bead.rig_id {
+            // Its agent stays with the old rig, and the new one may have a lower cap.
+            if let Some(agent) = agent::hooked_to(sql, id)? {
+                agent::unhook(sql, ctx, &agent.id, id, "it moved to another rig")?;
+            }
+            towns::note_lowered_caps(sql)?;
+        }
     }
     if !changed.is_empty() {
         event::record(
@@ -294,6 +301,9 @@ fn fields(sql: &dyn Sql, bead: &Bead, patch: &BeadPatch, changed: &mut Vec<&str>
             && rig::find(sql, &RigId::from(rig_id.as_str()))?.is_none()
         {
             return Err(TownError::invalid("rig_id", "there is no such rig in this town"));
+        }
+        if bead.kind == Kind::MergeRequest {
+            return Err(TownError::invalid("rig_id", "a merge request stays in the rig of its source"));
         }
         f.rig_id = rig_id.clone().map(RigId);
         changed.push("rig_id");

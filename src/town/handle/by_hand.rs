@@ -13,7 +13,7 @@ use super::super::error::TownError;
 use super::super::id::{AgentId, BeadId, RigId};
 use super::super::policy::MESSAGE_BYTES;
 use super::super::sql::Sql;
-use super::super::{Ctx, audit, review};
+use super::super::{Ctx, audit, escalation, review};
 use super::beads::in_rig;
 use super::filled;
 use serde_json::json;
@@ -71,7 +71,8 @@ fn reopen(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, bead: &Bead) -> Result<()
     if matches!(bead.status, Status::InProgress | Status::InReview) {
         bead::transition(sql, ctx, &mut bead, Status::Open, Because::of(&label, &reason))?;
     }
-    audit_status(sql, ctx, actor, &bead.id, "open", &reason)
+    // At its cap it has failed instead.
+    audit_status(sql, ctx, actor, &bead.id, bead.status.as_str(), &reason)
 }
 
 /// Any live bead → `closed` or `failed`: attempt and merge requests end with it, its agent is freed.
@@ -95,6 +96,9 @@ fn end(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, bead: &Bead, to: Status, rea
     bead::transition(sql, ctx, &mut bead, to, Because { failure, ..Because::of(&label, reason) })?;
     if bead.kind == Kind::MergeRequest {
         release_source(sql, ctx, &bead.id, &label, to)?;
+    }
+    if bead.kind == Kind::Escalation {
+        escalation::silence(sql, ctx, &bead.id)?;
     }
     audit_status(sql, ctx, actor, &bead.id, to.as_str(), reason)
 }

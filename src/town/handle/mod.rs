@@ -15,7 +15,7 @@ use super::config::Config;
 use super::dispatch::late::{self, Completion, Work};
 use super::error::TownError;
 use super::id::{AgentId, RigId};
-use super::policy::{HEARTBEATS_MAX, MESSAGE_BYTES, NAME_CHARS, STATUS_MESSAGE_CHARS};
+use super::policy::{HEARTBEATS_MAX, MESSAGE_BYTES, NAME_CHARS, SETTING_BYTES, STATUS_MESSAGE_CHARS};
 use super::rig;
 use super::sql::Sql;
 use super::time::Timestamp;
@@ -46,6 +46,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             by_hand::set_status(sql, ctx, actor, Some(&rig_id), &bead_id, &status)
         }
         Command::CloseBead { rig_id: _, bead_id, agent_id } => {
+            capped("agent_id", &agent_id, SETTING_BYTES)?;
             by_hand::close(sql, ctx, actor, &bead_id, &AgentId(agent_id))
         }
         Command::CancelBead { bead_id, reason } => by_hand::cancel(sql, ctx, actor, &bead_id, &reason),

@@ -171,7 +171,7 @@ pub fn patch_rig_config(
 }
 
 /// An open bead at or above a lowered cap fails on the next tick.
-fn note_lowered_caps(sql: &dyn Sql) -> Result<(), TownError> {
+pub fn note_lowered_caps(sql: &dyn Sql) -> Result<(), TownError> {
     let mut state = State::load(sql)?;
     let any = first(
         sql,
@@ -245,6 +245,12 @@ pub fn submit(
     summary: Option<&str>,
 ) -> Result<(), TownError> {
     let mut source = bead::get(sql, bead_id)?;
+    if source.kind != bead::Kind::Issue {
+        return Err(TownError::conflict(
+            source.status.as_str(),
+            format!("A bead of type {} is not submitted for review", source.kind.as_str()),
+        ));
+    }
     if source.status.is_final() {
         return Err(TownError::conflict(
             source.status.as_str(),

@@ -1,13 +1,15 @@
 //! Caps that were lowered: open beads at or above them fail on the next tick.
 
 use super::super::Ctx;
-use super::super::bead::{self, Because, Status};
-use super::super::config::Config;
+use super::super::bead::{self, Bead, Because};
+use super::super::config::{Config, effective_max_attempts};
 use super::super::dispatch::attempt;
 use super::super::dispatch::failure::{Code, Failure};
 use super::super::dispatch::finish;
 use super::super::error::TownError;
+use super::super::id::RigId;
 use super::super::policy::RULE_ROWS;
+use super::super::rig;
 use super::super::sql::Sql;
 use super::super::state::State;
 use crate::bead_columns;
@@ -22,36 +24,44 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<(), TownErro
     if !state.caps_lowered {
         return Ok(());
     }
-    let rows = sql.query(
-        bead_columns!(
-            "INDEXED BY beads_charged
-             WHERE status = 'open' AND dispatch_attempts > 0
-             ORDER BY dispatch_attempts DESC
-             LIMIT ?1"
-        ),
-        &[RULE_ROWS.into()],
-    )?;
     let mut failed = 0;
-    for r in &rows {
-        let mut bead = bead::read(r)?;
-        let cap = finish::cap(sql, config, bead.rig_id.as_ref())?;
-        if bead.dispatch_attempts < cap || bead.status != Status::Open {
-            continue;
+    for (rig, cap) in caps(sql, config)? {
+        let rows = sql.query(
+            bead_columns!(
+                "INDEXED BY beads_charged
+                 WHERE status = 'open' AND dispatch_attempts > 0 AND dispatch_attempts >= ?1 AND rig_id IS ?2
+                 LIMIT ?3"
+            ),
+            &[cap.into(), rig.as_ref().into(), (RULE_ROWS - failed).into()],
+        )?;
+        for r in &rows {
+            fail(sql, ctx, config, bead::read(r)?, cap)?;
+            failed += 1;
         }
-        // With the code of the attempt that brought it here, so that it can be found with its cause.
-        let last = attempt::of_bead(sql, &bead.id, 1)?.into_iter().next();
-        let code =
-            last.as_ref().and_then(|a| a.code.as_deref()).and_then(Code::parse).unwrap_or(Code::DispatchOrphaned);
-        let said = last.and_then(|a| a.reason).unwrap_or_default();
-        let why = format!("the cap was lowered to {cap}, and it had failed {} times: {said}", bead.dispatch_attempts);
-        let because = Because::of("system", "the cap was lowered");
-        finish::fail(sql, ctx, config, &mut bead, &Failure::new(code, None, &why), &because)?;
-        failed += 1;
     }
-    if failed == 0 || rows.len() < RULE_ROWS as usize {
+    if failed < RULE_ROWS {
         state = State::load(sql)?;
         state.caps_lowered = false;
         state.save(sql)?;
     }
     Ok(())
+}
+
+/// The cap of every rig, and that of beads without one.
+fn caps(sql: &dyn Sql, config: &Config) -> Result<Vec<(Option<RigId>, u32)>, TownError> {
+    let mut caps = vec![(None, finish::cap(sql, config, None)?)];
+    for rig in rig::all(sql)? {
+        caps.push((Some(rig.id), effective_max_attempts(config, &rig.config)));
+    }
+    Ok(caps)
+}
+
+fn fail(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, mut bead: Bead, cap: u32) -> Result<(), TownError> {
+    // With the code of the attempt that brought it here, so that it can be found with its cause.
+    let last = attempt::of_bead(sql, &bead.id, 1)?.into_iter().next();
+    let code = last.as_ref().and_then(|a| a.code.as_deref()).and_then(Code::parse).unwrap_or(Code::DispatchOrphaned);
+    let said = last.and_then(|a| a.reason).unwrap_or_default();
+    let why = format!("the cap was lowered to {cap}, and it had failed {} times: {said}", bead.dispatch_attempts);
+    let because = Because::of("system", "the cap was lowered");
+    finish::fail(sql, ctx, config, &mut bead, &Failure::new(code, None, &why), &because)
 }

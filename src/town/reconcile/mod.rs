@@ -14,6 +14,7 @@ pub mod wake;
 
 use super::Ctx;
 use super::config::Config;
+use super::dispatch::breaker::State as BreakerState;
 use super::dispatch::gate::View;
 use super::dispatch::{late, stops};
 use super::effect::{Effect, FleetReport};
@@ -28,7 +29,6 @@ pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
         return Ok(Vec::new());
     }
     let before = sql.usage();
-    let breaker_before = breakers::load(sql, &breakers::Scope::Town)?.state;
     let config = Config::load(sql)?;
     drain::expire(sql, ctx)?;
     let mut effects = leases::run(sql, ctx)?; // rules 1 and 2
@@ -45,10 +45,7 @@ pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
     notify::flush_rollup(sql, ctx, &config)?; // rule 9
     effects.extend(notify::book_posts(sql, ctx, &config)?);
     retention::run(sql, ctx)?; // rule 10
-    let breaker = breakers::load(sql, &breakers::Scope::Town)?.state;
-    if breaker != breaker_before {
-        effects.push(Effect::ReportToFleet(report(sql, ctx)?));
-    }
+    effects.extend(tell_fleet(sql, ctx)?);
     let after = sql.usage();
     ctx.emit(late::tick_point(
         ctx.now,
@@ -59,14 +56,34 @@ pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
     Ok(effects)
 }
 
+/// A report, if the town's breaker is in another state than the fleet was told last: it moves in every verb, and only
+/// ticks and outcomes have effects.
+pub fn tell_fleet(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Effect>, TownError> {
+    let state = match breakers::load(sql, &breakers::Scope::Town)?.state {
+        BreakerState::Closed => 0,
+        BreakerState::Open => 1,
+        BreakerState::HalfOpen => 2,
+    };
+    let told = first(sql, "SELECT value FROM counters WHERE name = 'fleet_told'", &[])?;
+    if told.map_or(Ok(0), |r| r.int(0))? == state {
+        return Ok(None);
+    }
+    sql.execute(
+        "INSERT INTO counters (name, value) VALUES ('fleet_told', ?1)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        &[state.into()],
+    )?;
+    Ok(Some(Effect::ReportToFleet(report(sql, ctx)?)))
+}
+
 /// How the town stands, for the fleet.
 pub fn report(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<FleetReport, TownError> {
     let waiting = first(
         sql,
         "SELECT count(*)
          FROM (SELECT 1 FROM beads INDEXED BY beads_ready
-               WHERE status = 'open' AND held = 0 AND staged = 0 AND triage_request = 0 AND open_blockers = 0
-                 AND not_before IS NULL AND type IN ('issue', 'merge_request')
+               WHERE rig_id IS NOT NULL AND status = 'open' AND held = 0 AND staged = 0 AND triage_request = 0
+                 AND open_blockers = 0 AND not_before IS NULL AND type IN ('issue', 'merge_request')
                LIMIT 1000)",
         &[],
     )?;

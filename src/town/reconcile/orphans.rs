@@ -27,6 +27,7 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<(), TownErro
            AND NOT EXISTS (SELECT 1 FROM attempts t
                            WHERE t.bead_id = beads.bead_id AND t.finished_at IS NULL AND t.bead_id IS NOT NULL)
            AND NOT EXISTS (SELECT 1 FROM merge_requests m WHERE m.bead_id = beads.bead_id AND m.pr_url IS NOT NULL)
+         ORDER BY orphaned_at
          LIMIT ?1",
         &[RULE_ROWS.into()],
     )?;
