@@ -5,7 +5,8 @@ import { ROOT, localSecret, startRunner, startWorker } from "./stack.mjs";
 
 const port = Number(process.env.PORT ?? 8787);
 const state = join(ROOT, ".gastown");
-const prefixed = (name) => (line) => line.trim() && !line.startsWith("listening on") && console.log(`${name.padEnd(7)}| ${line}`);
+const prefixed = (name) => (line) =>
+  line.trim() && !line.startsWith("listening on") && console.log(`${name.padEnd(7)}| ${line}`);
 
 const running = [];
 let stopping = false;

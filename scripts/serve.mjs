@@ -48,7 +48,10 @@ const worker = new Miniflare({
   compatibilityDate: config.compatibility_date,
   bindings: vars,
   durableObjects: Object.fromEntries(
-    config.durable_objects.bindings.map(({ name, class_name: className }) => [name, { className, useSQLite: sqlite.has(className) }]),
+    config.durable_objects.bindings.map(({ name, class_name: className }) => [
+      name,
+      { className, useSQLite: sqlite.has(className) },
+    ]),
   ),
   durableObjectsPersist: resolve(options.persist),
   analyticsEngineDatasets: Object.fromEntries(

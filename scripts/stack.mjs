@@ -19,7 +19,8 @@ export const newSecret = () => randomBytes(32).toString("hex");
 
 /** The secret that signs local tokens; made once and kept in .dev.vars, where `make token` finds it. */
 export function localSecret() {
-  const known = existsSync(SECRETS) && readFileSync(SECRETS, "utf8").match(/^GASTOWN_JWT_SECRET\s*=\s*"?([^"\n]+)/m)?.[1];
+  const known =
+    existsSync(SECRETS) && readFileSync(SECRETS, "utf8").match(/^GASTOWN_JWT_SECRET\s*=\s*"?([^"\n]+)/m)?.[1];
   if (known) return known;
   const secret = newSecret();
   appendFileSync(SECRETS, `GASTOWN_JWT_SECRET=${secret}\n`, { mode: 0o600 });
@@ -67,7 +68,12 @@ export async function startRunner({ port, workspace, path = RUNNER, env = {}, lo
 // Starts a program that prints `listening on http://…`, in a process group of its own, so that stopping it stops what it
 // started. If this process ends in any way, SIGKILL included, a watchdog at the other end of a pipe kills the group.
 async function start(what, path, args, env, log = () => {}) {
-  const child = spawn(path, args, { cwd: ROOT, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"], detached: true });
+  const child = spawn(path, args, {
+    cwd: ROOT,
+    env: { ...process.env, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+    detached: true,
+  });
   const watchdog = spawn("sh", ["-c", 'cat; kill -KILL "-$0"', String(child.pid ?? 0)], {
     stdio: ["pipe", "ignore", "ignore"],
     detached: true,
@@ -110,7 +116,9 @@ async function start(what, path, args, env, log = () => {}) {
   const silent = once(child, "close"); // after its last lines were read
   const died = exited.then(async ({ code, signal: by }) => {
     await silent;
-    throw new Error(`${what} ended instead of listening (${by ?? `exit ${code}`}, ${path})${last.length ? `:\n${last.join("\n")}` : ""}`);
+    throw new Error(
+      `${what} ended instead of listening (${by ?? `exit ${code}`}, ${path})${last.length ? `:\n${last.join("\n")}` : ""}`,
+    );
   });
   const tooLong = new Promise((_, reject) => {
     setTimeout(() => reject(new Error(`${what} does not listen after 60 s:\n${last.join("\n")}`)), 60_000).unref();

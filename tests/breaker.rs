@@ -168,32 +168,32 @@ fn a_proof_in_between_begins_the_count_in_a_row_anew() {
 
 #[test]
 fn a_rig_opens_at_three_failures_of_its_repository_and_the_others_go_on() {
-    let (mut w, bad) = World::founded(6);
+    let (mut w, sick) = World::founded(6);
     let good = w.add_rig("good");
-    let name = bad.0.clone();
+    let name = sick.0.clone();
     w.container.faults.script(move |_, endpoint, _, body| {
         (endpoint == Endpoint::Start && body.contains(&name))
             .then(|| Fault::answer(500, r#"{"error":"clone failed","phase":"repository"}"#))
     });
-    let bead = w.sling(&bad, "unclonable");
+    let bead = w.sling(&sick, "unclonable");
     w.run_for(3 * MINUTE);
-    assert_eq!((w.attempts(&bead).len(), rig_state(&w, &bad).as_str()), (2, "closed"));
+    assert_eq!((w.attempts(&bead).len(), rig_state(&w, &sick).as_str()), (2, "closed"));
     w.run_for(6 * MINUTE);
-    assert_eq!((w.attempts(&bead).len(), rig_state(&w, &bad).as_str()), (3, "open"));
+    assert_eq!((w.attempts(&bead).len(), rig_state(&w, &sick).as_str()), (3, "open"));
     assert_eq!((state(&w).as_str(), charged(&w, &bead), w.status(&bead).as_str()), ("closed", 0, "open"));
     let explained = w.explain(&bead);
     assert!(explained["holds"].as_array().unwrap().iter().any(|h| {
-        h["code"] == "breaker_open" && h["ref"]["scope"] == format!("rig:{bad}") && !h["until"].is_null()
+        h["code"] == "breaker_open" && h["ref"]["scope"] == format!("rig:{sick}") && !h["until"].is_null()
     }));
     let other = w.sling(&good, "fine");
     w.run_for(10 * MINUTE);
     assert_eq!(w.status(&other), "closed");
     let opened = told(&w, "breaker.opened");
-    assert_eq!((opened.len(), text(&opened[0], "scope")), (1, format!("rig:{bad}").as_str()));
+    assert_eq!((opened.len(), text(&opened[0], "scope")), (1, format!("rig:{sick}").as_str()));
 
     w.container.faults.clear_all();
     w.run_for(2 * HOUR);
-    assert_eq!((w.status(&bead).as_str(), rig_state(&w, &bad).as_str()), ("closed", "closed"));
+    assert_eq!((w.status(&bead).as_str(), rig_state(&w, &sick).as_str()), ("closed", "closed"));
     assert_eq!(w.notified("breaker.closed"), 1);
 }
 
@@ -692,6 +692,14 @@ fn forced_open_holds_probes_too_and_is_left_through_half_open() {
     w.run_for(HOUR);
     assert_eq!((w.status(&bead).as_str(), &w.attempts(&bead)[0]["probe"]), ("closed", &json!(true)));
     assert_eq!(state(&w), "closed");
+    // And ended by its expiry.
+    put(&mut w, "town", "forced_open", Some(HOUR));
+    let bead = w.sling(&rig, "waits, too");
+    w.run_for(HOUR + 10 * SECOND);
+    assert_eq!((w.attempts(&bead).len(), &w.attempts(&bead)[0]["probe"]), (1, &json!(true)));
+    w.run_for(HOUR);
+    assert_eq!((w.status(&bead).as_str(), state(&w).as_str()), ("closed", "closed"));
+    assert_eq!(w.notified("breaker.opened"), 1, "who forced it open knows");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #[path = "support_host/mod.rs"]
 mod support;
 
+use gastown::town::agent::{self, Role};
 use gastown::town::command::{Actor, BeadPatch, Command, Heartbeat, NewBead};
 use gastown::town::effect::{Answer, Outcome};
 use gastown::town::error::TownError;
@@ -14,7 +15,7 @@ use gastown::town::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};
 use gastown::town::{Ctx, Town};
 use gastown_host::behaviour::Behaviour;
 use gastown_host::fault::{Endpoint, Fault};
-use gastown_host::world::World;
+use gastown_host::world::{Fate, World};
 use gastown_host::{operator, owner};
 use serde_json::{Value as Json, json};
 use support::*;
@@ -66,11 +67,10 @@ fn live(w: &World) -> Json {
 #[test]
 fn an_identity_that_somebody_took_stops_neither_a_polecat_nor_a_refinery() {
     let (mut w, rig) = World::founded(1);
-    let town8 = w.town_id[..8].to_owned();
-    let rig8 = rig.as_str()[..8].to_owned();
-    for (name, identity) in
-        [("Impostor", format!("Toast-polecat-{rig8}@{town8}")), ("Second", format!("refinery-refinery-{rig8}@{town8}"))]
-    {
+    for (name, identity) in [
+        ("Impostor", agent::identity("Toast", Role::Polecat, Some(&rig), &w.town_id)),
+        ("Second", agent::identity("refinery", Role::Refinery, Some(&rig), &w.town_id)),
+    ] {
         let made = w.must(Command::CreateAgent {
             rig_id: rig.clone(),
             role: "polecat".to_owned(),
@@ -516,16 +516,13 @@ fn names_of_agents_in_bodies_have_a_cap() {
 // ── a quiet town ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn a_stop_that_only_the_platform_answers_is_forgotten_after_a_day() {
+fn a_stop_that_always_fails_is_forgotten_after_a_day() {
     let (mut w, rig) = World::founded(23);
     w.container.behave_all(Behaviour::hangs());
     let bead = w.sling(&rig, "a");
     w.run_for(MINUTE);
-    let now = w.now();
-    w.container.kill(now);
-    w.container
-        .faults
-        .set_all(&Fault::answer(503, "There is no container instance that can be provided to this Durable Object"));
+    w.filter_voices(|_| Fate::Lost);
+    w.container.faults.set_all(&Fault::answer(500, "{\"error\":\"no such session\"}"));
     w.must(Command::CancelBead { bead_id: bead, reason: "no longer wanted".to_owned() });
     w.run_for(2 * DAY);
     assert_eq!(w.alarm(), None, "a town with nothing to do is quiet: {}", w.journal());

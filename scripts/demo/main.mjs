@@ -92,7 +92,12 @@ function fail(error) {
   end(1);
 }
 
-for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]]) process.on(signal, () => end(code));
+for (const [signal, code] of [
+  ["SIGINT", 130],
+  ["SIGTERM", 143],
+  ["SIGHUP", 129],
+])
+  process.on(signal, () => end(code));
 process.on("uncaughtException", fail);
 process.on("unhandledRejection", fail);
 setTimeout(() => fail(new Broken(`the demo is not over after ${LIMIT / 1000} s`)), LIMIT).unref();
@@ -101,7 +106,9 @@ try {
   webhook = await listen(webhookSecret);
   await new Story({ folder, secret, programs, webhook, webhookSecret }).tell();
   line();
-  line(`  ${green(bold(`✔ ${proofCount()} statements proved in ${clock().trim()}`))}. \`make dev\` keeps a town up for you; the README goes on from there.`);
+  line(
+    `  ${green(bold(`✔ ${proofCount()} statements proved in ${clock().trim()}`))}. \`make dev\` keeps a town up for you; the README goes on from there.`,
+  );
   line();
   await end(0);
 } catch (error) {

@@ -44,7 +44,10 @@ export const GATE = "sh tests/run.sh";
 /** A bead that adds a command with its test. */
 function command(name, wish, script, [input, output], { after = [], fails = false } = {}) {
   const work = heredoc(`commands/${name}.sh`, script) + heredoc(`tests/${name}.test`, test(name, input, output));
-  return bead(name, `Add \`${name}\``, `\`sh textkit ${name}\` prints ${wish}. It comes with a test.`, work, { after, fails });
+  return bead(name, `Add \`${name}\``, `\`sh textkit ${name}\` prints ${wish}. It comes with a test.`, work, {
+    after,
+    fails,
+  });
 }
 
 function bead(name, title, wish, work, { after = [], fails = false } = {}) {
@@ -55,7 +58,10 @@ const heredoc = (path, text) => `cat > ${path} <<'END'\n${text}END\n`;
 
 /** The first five: two wait for others, and one can never pass. */
 export const FIRST = [
-  command("words", "how many words a text has", "# the number of words\nwc -w | tr -d ' '\n", ["one two\\nthree\\n", "3"]),
+  command("words", "how many words a text has", "# the number of words\nwc -w | tr -d ' '\n", [
+    "one two\\nthree\\n",
+    "3",
+  ]),
   command(
     "longest",
     "the longest word of a text",
@@ -89,10 +95,13 @@ echo "$(of lines) lines, $(of words) words, longest: $(of longest)"
   printf '# textkit\\n\\nSmall tools for text.\\n\\n'
   for file in commands/*.sh; do echo "- $(basename "$file" .sh): $(sed -n '1s/^# //p' "$file")"; done
 } > README.md
-${heredoc("tests/manual.test", `for name in lines words longest report; do
+${heredoc(
+  "tests/manual.test",
+  `for name in lines words longest report; do
   grep -q "^- $name: " README.md || { echo "README.md lacks $name"; exit 1; }
 done
-`)}`,
+`,
+)}`,
     { after: ["report"] },
   ),
 ];

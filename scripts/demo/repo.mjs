@@ -59,18 +59,19 @@ export class Repository {
     return this.git("rev-parse", `refs/heads/${branch}`);
   }
 
-  /** Every commit on `main` that is not a merge and came after the first: who made it and what it is about. */
+  /** What every commit on `main` is about that is neither a merge nor the first. */
   async work() {
-    const text = await this.git("log", "--no-merges", "--reverse", "--format=%an%x09%s", "main");
-    return text.split("\n").slice(1).map((commit) => commit.split("\t")).map(([author, subject]) => ({ author, subject }));
+    const text = await this.git("log", "--min-parents=1", "--max-parents=1", "--format=%s", "main");
+    return text.split("\n").filter(Boolean);
   }
 
-  /** What the default branch itself went through, oldest first: {parents, bead}. */
+  /** What the default branch itself went through after its first commit, oldest first: {parents, bead}. */
   async mainline() {
     const format = "%P%x09%(trailers:key=Bead,valueonly,separator=%x20)";
-    const text = await this.git("log", "--first-parent", "--reverse", `--format=${format}`, "main");
-    return text.split("\n").slice(1).map((commit) => {
-      const [parents, bead] = commit.split("\t");
+    const text = await this.git("log", "--first-parent", "--min-parents=1", "--reverse", `--format=${format}`, "main");
+    const commits = text.split("\n").filter(Boolean);
+    return commits.map((commit) => {
+      const [parents, bead = ""] = commit.split("\t");
       return { parents: parents.split(" ").length, bead: bead.trim() };
     });
   }

@@ -58,7 +58,9 @@ export class Story {
   async makeTown() {
     chapter("A repository, and a town that works on it");
     this.repository = await Repository.create(this.folder, FILES);
-    say(`A bare git repository with a small program, \`textkit\`: ${Object.keys(FILES).length} files, one of them a test.`);
+    say(
+      `A bare git repository with a small program, \`textkit\`: ${Object.keys(FILES).length} files, one of them a test.`,
+    );
     line();
     word("worker", "the control plane: decides what runs when, and remembers everything. It never runs your code");
     word("runner", "the program in the container: starts agents as processes in git worktrees, and reports");
@@ -66,7 +68,11 @@ export class Story {
     const base = await this.programs.startWorker();
     const token = await userToken(USER, this.secret);
     const refusal = await request(base, null, "POST", `/api/users/${USER}/towns`, { name: "Demo" });
-    demand(refusal.status === 401, `the worker answered ${refusal.status} to a request without a token`, JSON.stringify(refusal.json));
+    demand(
+      refusal.status === 401,
+      `the worker answered ${refusal.status} to a request without a token`,
+      JSON.stringify(refusal.json),
+    );
     word("town", "yours: its work, its agents, its settings; one database, one alarm clock");
     word("rig", "a repository that a town works on");
     this.town = await Town.create(base, USER, token, "Demo");
@@ -108,20 +114,34 @@ export class Story {
     line();
     const shout = this.first.find((bead) => bead.fails);
     const why = await this.town.explain(shout.id);
-    say(`And why «${shout.title}» is not there. Every bead can be asked (GET …/beads/${shout.id.slice(0, 8)}…/explain):`);
+    say(
+      `And why «${shout.title}» is not there. Every bead can be asked (GET …/beads/${shout.id.slice(0, 8)}…/explain):`,
+    );
     line();
     this.showExplanation(why);
     line();
-    demand(why.verdict === "failed" && why.failure_reason?.code === "review.exhausted", "the failed bead's explanation is not review.exhausted", JSON.stringify(why, null, 2));
+    demand(
+      why.verdict === "failed" && why.failure_reason?.code === "review.exhausted",
+      "the failed bead's explanation is not review.exhausted",
+      JSON.stringify(why, null, 2),
+    );
     demand(why.review_rounds === ROUNDS, `the failed bead had ${why.review_rounds} review rounds instead of ${ROUNDS}`);
-    demand(/FAIL .*shout.*HELLO!/.test(why.failure_reason.message), "the explanation lacks what the gate said", why.failure_reason.message);
+    demand(
+      /FAIL .*shout.*HELLO!/.test(why.failure_reason.message),
+      "the explanation lacks what the gate said",
+      why.failure_reason.message,
+    );
     proved("/explain: the failed bead has used up its reviews, and says what its gate said last");
     await prove.history(this.repository, this.first);
     await prove.refused(this.repository, shout);
     await prove.program(this.repository, this.first, ANSWERS);
     const all = await prove.attempts(this.town, this.first, ROUNDS);
     const failed = all.filter((a) => a.outcome === "failed");
-    demand(failed.length === 0, `${failed.length} starts failed although the container was up`, JSON.stringify(failed, null, 2));
+    demand(
+      failed.length === 0,
+      `${failed.length} starts failed although the container was up`,
+      JSON.stringify(failed, null, 2),
+    );
     await prove.notifications(this.town, this.webhook, ["bead.failed"]);
   }
 
@@ -150,7 +170,10 @@ export class Story {
       { seen: async () => JSON.stringify(await this.town.breaker(), null, 2) },
     );
     const order = breaker.override;
-    demand(breaker.effective !== "closed", `the breaker has tripped, but it holds nothing: somebody set it to ${order?.mode} (${order?.actor}: ${order?.reason})`);
+    demand(
+      breaker.effective !== "closed",
+      `the breaker has tripped, but it holds nothing: somebody set it to ${order?.mode} (${order?.actor}: ${order?.reason})`,
+    );
     event("the town", red("opens its breaker: nothing is started any more"));
     line();
     field("breaker", `${breaker.state}, because of ${breaker.cause.text}`);
@@ -164,14 +187,29 @@ export class Story {
       const now = await this.town.breaker();
       return now.failed_probes > 0 && now;
     });
-    event("the town", `asks the container whether it lives: no answer. The next probe is in ${((Date.parse(probed.next_probe_at) - Date.now()) / 1000).toFixed(1)} s`);
+    event(
+      "the town",
+      `asks the container whether it lives: no answer. The next probe is in ${((Date.parse(probed.next_probe_at) - Date.now()) / 1000).toFixed(1)} s`,
+    );
     await this.watch.look();
     line();
     const during = await this.newAttempts();
     const codes = new Set(during.map((a) => a.code));
-    demand(during.length >= FAILURES && during.length <= FAILURES + STARTS, `${during.length} starts were made against the dead container`, JSON.stringify(during, null, 2));
-    demand(codes.size === 1 && codes.has("container.unreachable"), `the failed starts are not container.unreachable but ${[...codes].join(", ")}`, JSON.stringify(during, null, 2));
-    demand(during.every((a) => a.outcome === "failed" && !a.charged), "a bead was charged for the container's death", JSON.stringify(during, null, 2));
+    demand(
+      during.length >= FAILURES && during.length <= FAILURES + STARTS,
+      `${during.length} starts were made against the dead container`,
+      JSON.stringify(during, null, 2),
+    );
+    demand(
+      codes.size === 1 && codes.has("container.unreachable"),
+      `the failed starts are not container.unreachable but ${[...codes].join(", ")}`,
+      JSON.stringify(during, null, 2),
+    );
+    demand(
+      during.every((a) => a.outcome === "failed" && !a.charged),
+      "a bead was charged for the container's death",
+      JSON.stringify(during, null, 2),
+    );
     proved(`/attempts: ${during.length} starts failed, then none was made any more; no bead was charged for it`);
     prove.reasons(during);
     for (const bead of this.second) {
@@ -186,17 +224,28 @@ export class Story {
     word("mayor", "the town's agent that you talk to. It gets mail, also when nobody is at home");
     word("webhook", "an address of yours where the town posts what you should know, signed with your secret");
     line();
-    const [delivery] = await until("the webhook receives breaker.opened", 20_000, () => {
-      const list = this.webhook.of("breaker.opened");
-      return list.length > 0 && list;
-    }, { seen: async () => JSON.stringify(await this.town.notifications(), null, 2) });
+    const [delivery] = await until(
+      "the webhook receives breaker.opened",
+      20_000,
+      () => {
+        const list = this.webhook.of("breaker.opened");
+        return list.length > 0 && list;
+      },
+      { seen: async () => JSON.stringify(await this.town.notifications(), null, 2) },
+    );
     demand(delivery.verified, "the webhook's signature is wrong", delivery.raw);
     field("webhook", `${delivery.message.kind}: ${delivery.message.text}`);
     field("", dim("(X-Gastown-Signature verified: HMAC-SHA256 over the raw body)"));
     const mail = (await this.town.mayorsMail()).filter(({ subject }) => subject.startsWith("[breaker.opened]"));
-    demand(mail.length === 1, `the mayor has ${mail.length} mails about the opened breaker`, JSON.stringify(mail, null, 2));
+    demand(
+      mail.length === 1,
+      `the mayor has ${mail.length} mails about the opened breaker`,
+      JSON.stringify(mail, null, 2),
+    );
     field("mayor's mail", mail[0].subject);
-    const escalations = (await this.town.get("/escalations")).filter(({ severity, message }) => severity === "high" && message === mail[0].body);
+    const escalations = (await this.town.get("/escalations")).filter(
+      ({ severity, message }) => severity === "high" && message === mail[0].body,
+    );
     demand(escalations.length === 1, `there are ${escalations.length} escalations about the opened breaker`);
     line();
     proved("told once each: a signed webhook, a mail to the mayor, an escalation");
@@ -211,7 +260,11 @@ export class Story {
     this.showExplanation(why);
     line();
     const codes = why.holds.map((hold) => hold.code).sort();
-    demand(why.verdict === "waiting" && codes.join() === "blocked,blocked,breaker_open", `«${bead.title}» should wait for two beads and the breaker, not for: ${codes.join(", ")}`, JSON.stringify(why, null, 2));
+    demand(
+      why.verdict === "waiting" && codes.join() === "blocked,blocked,breaker_open",
+      `«${bead.title}» should wait for two beads and the breaker, not for: ${codes.join(", ")}`,
+      JSON.stringify(why, null, 2),
+    );
     proved("/explain: the waiting bead names all three reasons, and what lifts each");
     line();
   }
@@ -236,13 +289,23 @@ export class Story {
     field("notice", closed.text);
     line();
     const starts = (await this.town.attempts()).filter((a) => !before.has(a.attempt_id));
-    demand((await this.town.breaker()).state === "closed", "the breaker is not closed", JSON.stringify(await this.town.breaker(), null, 2));
+    demand(
+      (await this.town.breaker()).state === "closed",
+      "the breaker is not closed",
+      JSON.stringify(await this.town.breaker(), null, 2),
+    );
     const rows = prove.slowStart(starts, STARTS);
     line();
-    say("The slow start, as /attempts has it. ■: starts without a sign of life yet. □: how many more there might have been.");
+    say(
+      "The slow start, as /attempts has it. ■: starts without a sign of life yet. □: how many more there might have been.",
+    );
     line();
     for (const { start, flying, allowed } of rows) {
-      event(start.agent_name, `${"■".repeat(flying)}${"□".repeat(allowed - flying)}${start.probe ? "   the probe" : ""}`, Date.parse(start.booked_at));
+      event(
+        start.agent_name,
+        `${"■".repeat(flying)}${"□".repeat(allowed - flying)}${start.probe ? "   the probe" : ""}`,
+        Date.parse(start.booked_at),
+      );
     }
     line();
   }
@@ -268,8 +331,14 @@ export class Story {
     const slung = [];
     for (const bead of beads) {
       const blockers = bead.after.map((name) => [...known, ...slung].find((other) => other.name === name));
-      const answer = await this.town.sling({ title: bead.title, body: bead.body, depends_on: blockers.map(({ id }) => id) });
-      const waits = blockers.length ? `, which waits for ${blockers.map(({ title }) => `«${title}»`).join(" and ")}` : "";
+      const answer = await this.town.sling({
+        title: bead.title,
+        body: bead.body,
+        depends_on: blockers.map(({ id }) => id),
+      });
+      const waits = blockers.length
+        ? `, which waits for ${blockers.map(({ title }) => `«${title}»`).join(" and ")}`
+        : "";
       this.watch.know(answer.bead.bead_id, bead.title);
       event("you", `sling «${bead.title}»${waits}`, Date.parse(answer.bead.created_at));
       await this.watch.look();
@@ -288,7 +357,10 @@ export class Story {
       async () => {
         const now = await statuses();
         for (const [bead, is] of now) {
-          demand(is !== "closed" || !bead.fails, `«${bead.title}» was merged, although its test cannot pass: the gate lets through what it should refuse`);
+          demand(
+            is !== "closed" || !bead.fails,
+            `«${bead.title}» was merged, although its test cannot pass: the gate lets through what it should refuse`,
+          );
           if (is === "failed" && !bead.fails) {
             const { summary } = await this.town.explain(bead.id);
             demand(false, `«${bead.title}» failed, although nothing is wrong with it`, summary);
@@ -302,7 +374,9 @@ export class Story {
 
   async #where(statuses) {
     const open = statuses.filter(([, is]) => is !== "closed");
-    const lines = await Promise.all(open.map(async ([bead, is]) => `«${bead.title}» is ${is}: ${(await this.town.explain(bead.id)).summary}`));
+    const lines = await Promise.all(
+      open.map(async ([bead, is]) => `«${bead.title}» is ${is}: ${(await this.town.explain(bead.id)).summary}`),
+    );
     return lines.join("\n");
   }
 
@@ -319,8 +393,13 @@ export class Story {
     if (why.failure_reason) {
       field("code", why.failure_reason.code);
       field("reviews", `${why.review_rounds}, all refused`);
-      for (const [index, text] of why.failure_reason.message.trim().split("\n").entries()) field(index ? "" : "in words", text);
+      for (const [index, text] of why.failure_reason.message.trim().split("\n").entries())
+        field(index ? "" : "in words", text);
     }
-    field("attempts", `${why.attempts.charged} of ${why.attempts.cap} used${why.attempts.free ? `, ${why.attempts.free} not charged` : ""}`);
+    if (why.verdict === "waiting")
+      field(
+        "attempts",
+        `${why.attempts.charged} of ${why.attempts.cap} used${why.attempts.free ? `, ${why.attempts.free} not charged` : ""}`,
+      );
   }
 }

@@ -9,7 +9,9 @@ import { Broken } from "./wait.mjs";
 /** A user's token, by the program behind `make token`. */
 export async function userToken(user, secret) {
   const args = [join(ROOT, "scripts/token.mjs"), "--user", user];
-  const { stdout } = await promisify(execFile)(process.execPath, args, { env: { ...process.env, GASTOWN_JWT_SECRET: secret } });
+  const { stdout } = await promisify(execFile)(process.execPath, args, {
+    env: { ...process.env, GASTOWN_JWT_SECRET: secret },
+  });
   return stdout.trim();
 }
 
@@ -28,7 +30,10 @@ export async function request(base, token, method, path, body) {
   try {
     return { status: response.status, json: JSON.parse(text) };
   } catch {
-    throw new Broken(`${method} ${path} answered ${response.status} with something that is not JSON`, text.slice(0, 500));
+    throw new Broken(
+      `${method} ${path} answered ${response.status} with something that is not JSON`,
+      text.slice(0, 500),
+    );
   }
 }
 

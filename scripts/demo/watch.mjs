@@ -30,7 +30,11 @@ export class Watch {
       const told = await this.#tell(happened);
       if (told) event(told[0], told[1], Date.parse(happened.created_at));
       const failed = happened.event_type === "dispatch_failed" && this.calm;
-      demand(!failed, "a start failed although the container is up", `${told?.join(" ")}\n${happened.metadata?.reason}`);
+      demand(
+        !failed,
+        "a start failed although the container is up",
+        `${told?.join(" ")}\n${happened.metadata?.reason}`,
+      );
     }
   }
 
@@ -74,9 +78,15 @@ export class Watch {
   }
 
   async #name(id) {
-    if (!this.#agents.has(id)) for (const { id: known, name } of await this.#town.agents()) this.#agents.set(known, name);
+    if (!this.#agents.has(id))
+      for (const { id: known, name } of await this.#town.agents()) this.#agents.set(known, name);
     return this.#agents.get(id) ?? "somebody";
   }
 }
 
-const lastLine = (text = "") => text.trim().split("\n").filter((line) => /^FAIL/.test(line)).pop() ?? text.trim().split("\n").pop();
+const lastLine = (text = "") =>
+  text
+    .trim()
+    .split("\n")
+    .filter((line) => /^FAIL/.test(line))
+    .pop() ?? text.trim().split("\n").pop();

@@ -279,7 +279,7 @@ fn tell(
     kind: NoticeKind,
 ) -> Result<(), TownError> {
     let place = place(sql, scope)?;
-    let why = b.cause.as_ref().map_or("unknown", |c| c.text.as_str());
+    let why = b.cause.as_ref().map_or("unknown", |c| c.text.trim_end_matches('.'));
     let next = b.next_probe_at.map_or_else(|| "as soon as a bead is ready".to_owned(), |t| format!("at {t}"));
     let lasted = b.opened_at.map_or(0, |t| ctx.now.since(t));
     let mut text = match kind {

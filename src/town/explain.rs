@@ -74,7 +74,10 @@ pub fn explain(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<Explanation,
     let ends: Vec<_> = holds.iter().map(|h| h.until).collect();
     let next_eligible_at = match verdict {
         VerdictWord::Ready => Some(ctx.now),
-        VerdictWord::Waiting if ends.iter().all(Option::is_some) => ends.into_iter().flatten().max(),
+        VerdictWord::Waiting if ends.iter().all(Option::is_some) => {
+            // A probe that is overdue stands in the past; nothing is eligible before now.
+            ends.into_iter().flatten().max().map(|t| t.max(ctx.now))
+        }
         _ => None,
     };
     Ok(Explanation {

@@ -8,6 +8,7 @@ use super::dispatch::breaker::State as BreakerState;
 use super::dispatch::gate::View;
 use super::error::TownError;
 use super::event;
+use super::id::RigId;
 use super::policy::{FAILURES_SHOWN, LIST_MAX};
 use super::reconcile::wake;
 use super::sql::{Sql, first};
@@ -138,8 +139,46 @@ fn waiting(sql: &dyn Sql, view: &View) -> Result<(u32, Vec<Json>), TownError> {
     if view.load.polecats_in_town >= view.config.dispatch.max_agents {
         holds.push(("town_agents", ready));
     }
+    holds.extend(rig_holds(sql, view)?);
     let shown = holds.into_iter().filter(|(_, n)| *n > 0).map(|(code, beads)| json!({"code": code, "beads": beads}));
     Ok((ready, shown.collect()))
+}
+
+/// Beads that only their rig holds back: its breaker, its limit, its busy refinery. One count per affected rig.
+fn rig_holds(sql: &dyn Sql, view: &View) -> Result<Vec<(&'static str, u32)>, TownError> {
+    let queued = |rig: &RigId, kind: &'static str| -> Result<u32, TownError> {
+        let row = first(
+            sql,
+            "SELECT count(*)
+             FROM (SELECT 1 FROM beads INDEXED BY beads_ready
+                   WHERE rig_id = ?1 AND type = ?2 AND status = 'open' AND held = 0 AND staged = 0
+                     AND triage_request = 0 AND open_blockers = 0 AND not_before IS NULL
+                     AND type IN ('issue', 'merge_request')
+                   LIMIT ?3)",
+            &[rig.into(), kind.into(), COUNTED.into()],
+        )?;
+        Ok(row.map_or(Ok(0), |r| r.count(0))?)
+    };
+    let (mut open, mut probing, mut full, mut busy) = (0, 0, 0, 0);
+    for rig in view.rigs.values() {
+        match view.effective(&Scope::Rig(rig.id.clone())) {
+            BreakerState::Open => open += queued(&rig.id, "issue")? + queued(&rig.id, "merge_request")?,
+            BreakerState::HalfOpen => probing += queued(&rig.id, "issue")? + queued(&rig.id, "merge_request")?,
+            BreakerState::Closed => {}
+        }
+        if view.load.polecats.get(&rig.id).copied().unwrap_or(0) >= view.polecat_limit(rig) {
+            full += queued(&rig.id, "issue")?;
+        }
+        if view.load.refineries.contains(&rig.id) {
+            busy += queued(&rig.id, "merge_request")?;
+        }
+    }
+    let mut holds = vec![("rig_polecats", full), ("rig_refinery_busy", busy)];
+    // While the town's own breaker holds everything, a rig's adds nothing.
+    if view.effective(&Scope::Town) == BreakerState::Closed {
+        holds.extend([("breaker_open", open), ("probe_running", probing)]);
+    }
+    Ok(holds)
 }
 
 fn failures(sql: &dyn Sql, now: Timestamp) -> Result<Vec<Json>, TownError> {

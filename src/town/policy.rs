@@ -190,6 +190,8 @@ pub const INSTRUCTIONS_CHARS: usize = 2_000;
 pub const NAME_CHARS: usize = 64;
 /// An agent's status message, in characters (`protocol.md` 3.1).
 pub const STATUS_MESSAGE_CHARS: usize = 280;
+/// An instance id, as a container tells it; a longer one is no id.
+pub const INSTANCE_BYTES: usize = 128;
 /// A gate's command.
 pub const GATE_BYTES: usize = 4 * 1024;
 /// Gates of a town or rig.

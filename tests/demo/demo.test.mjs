@@ -28,7 +28,8 @@ function start(env) {
     stdio: ["ignore", "pipe", "pipe"],
   });
   const demo = { child, output: "" };
-  for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => (demo.output += text));
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding("utf8").on("data", (text) => (demo.output += text));
   demo.ended = once(child, "close").then(([code, signal]) => ({ code, signal, output: demo.output }));
   demo.says = async (text) => {
     while (!demo.output.includes(text)) {
@@ -75,22 +76,30 @@ async function gone(path) {
 }
 
 describe("the demo fails, and says why,", { concurrency: 2, timeout: 180_000 }, () => {
-  it("without a runner", () => fails({ GASTOWN_DEMO_RUNNER: join(folder, "nothing") }, /the runner .*nothing is missing: make programs/));
+  it("without a runner", () =>
+    fails({ GASTOWN_DEMO_RUNNER: join(folder, "nothing") }, /the runner .*nothing is missing: make programs/));
 
-  it("with a runner that ends at once", () => fails({ GASTOWN_DEMO_RUNNER: "/bin/false" }, /the runner ended instead of listening \(exit 1/));
+  it("with a runner that ends at once", () =>
+    fails({ GASTOWN_DEMO_RUNNER: "/bin/false" }, /the runner ended instead of listening \(exit 1/));
 
   it("with a runner that listens and cannot start an agent", async () => {
     const server = `import { createServer } from "node:http";
       const [host, port] = process.env.GASTOWN_RUNNER_ADDR.split(":");
       createServer((request, response) => response.writeHead(500).end('{"error":"no agents today"}'))
         .listen(port, host, () => console.log("listening on http://" + process.env.GASTOWN_RUNNER_ADDR));`;
-    const path = await runner("useless", `#!/bin/sh\nexec '${process.execPath}' --input-type=module -e '${server.replaceAll("'", `'\\''`)}'\n`);
+    const path = await runner(
+      "useless",
+      `#!/bin/sh\nexec '${process.execPath}' --input-type=module -e '${server.replaceAll("'", `'\\''`)}'\n`,
+    );
     await fails({ GASTOWN_DEMO_RUNNER: path }, /a start failed although the container is up[^]*no agents today/);
   });
 
   it("with a runner that does not come back", async () => {
     const once = join(folder, "started-once");
-    const path = await runner("mortal", `#!/bin/sh\n[ -e ${once} ] && { echo 'never again' >&2; exit 3; }\n: > ${once}\nexec ${RUNNER}\n`);
+    const path = await runner(
+      "mortal",
+      `#!/bin/sh\n[ -e ${once} ] && { echo 'never again' >&2; exit 3; }\n: > ${once}\nexec ${RUNNER}\n`,
+    );
     await fails({ GASTOWN_DEMO_RUNNER: path }, /the runner ended instead of listening \(exit 3[^]*never again/);
   });
 
@@ -98,7 +107,9 @@ describe("the demo fails, and says why,", { concurrency: 2, timeout: 180_000 }, 
     const bin = join(folder, "bin");
     await mkdir(bin);
     for (const name of ["sh", "cat"]) {
-      const found = process.env.PATH.split(delimiter).map((place) => join(place, name)).find(existsSync);
+      const found = process.env.PATH.split(delimiter)
+        .map((place) => join(place, name))
+        .find(existsSync);
       await symlink(found, join(bin, name));
     }
     await fails({ PATH: `${bin}${delimiter}${dirname(process.execPath)}-without-git` }, /git is not installed/);
@@ -110,10 +121,16 @@ describe("the demo fails, and says why,", { concurrency: 2, timeout: 180_000 }, 
     meddle("gate-passes", /«Add `shout`» was merged, although its test cannot pass/));
 
   it("with a gate that always fails", () =>
-    meddle("gate-fails", /«Add `(words|longest)`» failed, although nothing is wrong with it[^]*nothing is good enough/));
+    meddle(
+      "gate-fails",
+      /«Add `(words|longest)`» failed, although nothing is wrong with it[^]*nothing is good enough/,
+    ));
 
   it("with a breaker that is forced closed", () =>
-    meddle("forced-closed", /the breaker has tripped, but it holds nothing: somebody set it to forced_closed \(user:you: somebody meddles\)/));
+    meddle(
+      "forced-closed",
+      /the breaker has tripped, but it holds nothing: somebody set it to forced_closed \(user:you: somebody meddles\)/,
+    ));
 
   it("with a webhook signed with another secret", () =>
     meddle("webhook-secret", /the webhook received something that was not signed with its secret/));

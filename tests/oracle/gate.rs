@@ -180,6 +180,11 @@ impl Rows {
         if self.caps_lowered {
             add(Some(self.now), "lowered cap");
         }
+        // `design.md` 6: the fleet is told of every transition, whatever verb made it.
+        let town = self.breakers.get("town").map_or("closed", |b| b.state.as_str());
+        if ["closed", "open", "half_open"].iter().position(|s| *s == town) != usize::try_from(self.fleet_told).ok() {
+            add(Some(self.now), "fleet");
+        }
         for at in &self.redrives {
             add(Some(*at), "redrive");
         }

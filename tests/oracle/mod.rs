@@ -201,8 +201,13 @@ impl Oracle {
             for hold in rows.holds(bead).iter().filter(|h| own.contains(&h.as_str())) {
                 broken.push(format!("13: bead {} was booked although {hold} holds it", bead.id));
             }
+            // A closing breaker or a redrive in this very step makes beads due.
+            let freed = self.redriven_at.get(&bead.id) == Some(&rows.now)
+                || self.before.iter().any(|(scope, was)| {
+                    was.0 != "closed" && rows.breakers.get(scope).is_some_and(|b| b.state == "closed")
+                });
             let (next, review) = self.due.get(&bead.id).copied().unwrap_or_default();
-            if review.is_some_and(|t| t > rows.now) || (!a.probe && next.is_some_and(|t| t > rows.now)) {
+            if review.is_some_and(|t| t > rows.now) || (!a.probe && !freed && next.is_some_and(|t| t > rows.now)) {
                 broken.push(format!("13: bead {} was booked in its backoff", bead.id));
             }
         }

@@ -146,6 +146,8 @@ pub struct Rows {
     pub notices: Vec<Notice>,
     pub deliveries: Vec<Delivery>,
     pub redrives: Vec<i64>,
+    /// The state of the town's breaker that the fleet was told last: 0 closed, 1 open, 2 half-open.
+    pub fleet_told: i64,
     /// `redriven` events: (seq, bead)
     pub redriven: Vec<(i64, String)>,
 }
@@ -300,6 +302,7 @@ impl Rows {
                 .iter()
                 .filter_map(|r| time(r, 0))
                 .collect(),
+            fleet_told: all("SELECT value FROM counters WHERE name = 'fleet_told'").first().map_or(0, |r| int(r, 0)),
             redriven: all("SELECT seq, bead_id FROM bead_events WHERE event_type = 'redriven' ORDER BY seq")
                 .iter()
                 .map(|r| (int(r, 0), text(r, 1)))

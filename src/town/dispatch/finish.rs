@@ -181,19 +181,20 @@ fn close_row(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt, s: &Sentence) -> R
             duration.into(),
         ],
     )?;
-    if let (true, Some(f)) = (changed > 0, f) {
+    if changed > 0 {
+        let reason = f.map_or_else(|| s.outcome.as_str().to_owned(), |f| f.reason.clone());
         ctx.emit(DataPoint {
             event: if s.outcome == Outcome::Failed { "agent.dispatch_failed" } else { "agent.exited" },
-            error: f.reason.clone(),
-            reason: f.reason.clone(),
-            label: f.code.as_str().to_owned(),
+            error: f.map(|f| f.reason.clone()).unwrap_or_default(),
+            reason,
+            label: f.map_or_else(|| s.outcome.as_str(), |f| f.code.as_str()).to_owned(),
             rig_id: attempt.rig.clone().map(|r| r.0).unwrap_or_default(),
             agent_id: attempt.agent.0.clone(),
             bead_id: attempt.bead.clone().map(|b| b.0).unwrap_or_default(),
             role: attempt.role.as_str().to_owned(),
             #[allow(clippy::cast_precision_loss, reason = "milliseconds of one attempt are far below 2^53")]
             duration_ms: duration as f64,
-            status_code: f64::from(f.status_code.unwrap_or(0)),
+            status_code: f64::from(f.and_then(|f| f.status_code).unwrap_or(0)),
             ..DataPoint::default()
         });
     }

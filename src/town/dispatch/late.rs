@@ -11,7 +11,7 @@ use super::super::config::Config;
 use super::super::effect::DataPoint;
 use super::super::error::TownError;
 use super::super::id::{AgentId, AttemptId};
-use super::super::policy::{BOOT_GRACE, LATE_STOP_EVERY};
+use super::super::policy::{BOOT_GRACE, INSTANCE_BYTES, LATE_STOP_EVERY};
 use super::super::review;
 use super::super::sql::Sql;
 use super::super::state::State;
@@ -42,29 +42,38 @@ pub fn speaker(sql: &dyn Sql, agent: &AgentId, dispatch: Option<&str>) -> Result
 }
 
 /// What a heartbeat did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beat {
     /// Only a lease moved later: no deadline moved earlier.
     pub quiet: bool,
+    /// The nonce of the drain that this heartbeat of another instance ended: its container acknowledges with it.
+    pub drain_nonce: Option<String>,
+}
+
+impl Beat {
+    const fn new(quiet: bool) -> Self {
+        Self { quiet, drain_nonce: None }
+    }
 }
 
 /// A heartbeat: renews the lease, proves a running agent, or is a late voice.
 ///
 /// An unknown agent gets 200 and no effect (`protocol.md` 4.7).
 pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat) -> Result<Beat, TownError> {
-    let Some(attempt) = speaker(sql, agent, body.dispatch_id.as_deref())? else { return Ok(Beat { quiet: true }) };
+    let Some(attempt) = speaker(sql, agent, body.dispatch_id.as_deref())? else { return Ok(Beat::new(true)) };
     let mut state = State::load(sql)?;
     let config = Config::load(sql)?;
-    let instance = body.container_instance_id.as_deref().filter(|i| !i.is_empty());
+    let instance = body.container_instance_id.as_deref().filter(|i| (1..=INSTANCE_BYTES).contains(&i.len()));
     if !attempt.is_live() {
         return late_heartbeat(sql, ctx, &attempt);
     }
-    let mut quiet = true;
+    let mut beat = Beat::new(true);
     if let Some(id) = instance
         && (state.instance_id.as_deref() != Some(id) || state.drained_instance.as_deref() == Some(id))
     {
+        let nonce = state.drain_nonce.clone();
         instance::note(sql, ctx, &mut state, &config, id, Some(&attempt))?;
-        quiet = false;
+        beat = Beat { quiet: false, drain_nonce: nonce.filter(|_| state.draining_since.is_none()) };
     }
     let lease = ctx.now.plus(config.dispatch.heartbeat_timeout_ms);
     if body.status.as_deref() == Some("starting") {
@@ -72,15 +81,16 @@ pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat
         let lease = lease.min(latest).max(ctx.now.plus(1));
         attempt::renew(sql, &attempt.id, lease, Some(ctx.now), instance)?;
         // The lease of the booking is longer than a heartbeat's: it may have moved earlier.
-        return Ok(Beat { quiet: quiet && attempt.lease_until.is_some_and(|was| was <= lease) });
+        beat.quiet &= attempt.lease_until.is_some_and(|was| was <= lease);
+        return Ok(beat);
     }
     if attempt.proven_at.is_none() {
         accept(sql, ctx, &attempt.id)?;
         proof::prove(sql, ctx, &mut state, &config, &attempt, lease, instance)?;
-        return Ok(Beat { quiet: false });
+        return Ok(Beat { quiet: false, ..beat });
     }
     attempt::renew(sql, &attempt.id, lease, Some(ctx.now), instance)?;
-    Ok(Beat { quiet })
+    Ok(beat)
 }
 
 /// 200, and once a minute its process is told to stop.
@@ -88,14 +98,14 @@ fn late_heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt) -> Result<Bea
     let told = attempt.late_stop_at.is_some_and(|t| ctx.now.since(t) < LATE_STOP_EVERY);
     // A stop names the agent: it would end the process that is wanted.
     if told || attempt::live_of_agent(sql, &attempt.agent)?.is_some() {
-        return Ok(Beat { quiet: true });
+        return Ok(Beat::new(true));
     }
     sql.execute(
         "UPDATE attempts SET late_stop_at = ?2 WHERE attempt_id = ?1",
         &[(&attempt.id).into(), ctx.now.into()],
     )?;
     stops::owe(sql, ctx, attempt, When::Now)?;
-    Ok(Beat { quiet: false })
+    Ok(Beat::new(false))
 }
 
 /// An agent changed something: that is proof, if it still may.
@@ -112,7 +122,7 @@ pub fn acted(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, actor: &Actor) -> Re
 }
 
 /// What an agent hands in.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Work<'a> {
     /// The pushed branch; none = nothing to review.
     pub branch: Option<&'a str>,
@@ -157,6 +167,9 @@ fn hand_in(
     agent: &AgentId,
     work: &Work<'_>,
 ) -> Result<(), TownError> {
+    // A summary goes into events, mail and merge requests: what agents print there must not carry keys.
+    let summary = work.summary.map(text::redact);
+    let work = &Work { summary: summary.as_deref(), ..*work };
     match (attempt.role, work.branch) {
         (Role::Refinery, _) => {
             let message = work.summary.unwrap_or("merged by the refinery");

@@ -102,9 +102,7 @@ pub fn settle(sql: &dyn Sql, ctx: &Ctx<'_>, stop_id: &str, answer: &Answer) -> R
     match answer {
         // 2xx: stopped; 4xx: nothing there that could be stopped.
         // An error for a whole day: whatever answers, the process has gone with its container.
-        Answer::Http { status, .. }
-            if *status < 500 || ctx.now.since(Timestamp(row.int(1)?)) >= STOP_RETENTION =>
-        {
+        Answer::Http { status, .. } if *status < 500 || ctx.now.since(Timestamp(row.int(1)?)) >= STOP_RETENTION => {
             sql.execute("DELETE FROM stops WHERE stop_id = ?1", &[stop_id.into()])?;
         }
         Answer::Http { .. } => {

@@ -2,8 +2,8 @@
 
 use super::super::Ctx;
 use super::super::Reply;
-use super::super::audit;
 use super::super::agent::{self, Agent, AgentStatus, NewAgent, Role};
+use super::super::audit;
 use super::super::bead::{self, Kind, Priority, Status};
 use super::super::command::Actor;
 use super::super::dispatch::attempt;

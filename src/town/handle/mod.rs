@@ -100,9 +100,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             if body.dispatch_id.is_none() {
                 body.dispatch_id = actor.dispatch().map(str::to_owned);
             }
-            let beat = late::heartbeat(sql, ctx, &agent_id, &body)?;
-            let reply = Reply::ok(json!({"heartbeat": true}))?;
-            Ok(if beat.quiet { reply.quietly() } else { reply })
+            heard(late::heartbeat(sql, ctx, &agent_id, &body)?)
         }
         Command::Heartbeats { container_instance_id, agents } => {
             heartbeats(sql, ctx, container_instance_id.as_deref(), agents)
@@ -209,7 +207,7 @@ fn heartbeats(
     if agents.len() > HEARTBEATS_MAX {
         return Err(TownError::invalid("agents", format!("at most {HEARTBEATS_MAX} heartbeats at once")));
     }
-    let mut quiet = true;
+    let mut all = late::Beat { quiet: true, drain_nonce: None };
     for mut body in agents {
         let Some(agent) = body.agent_id.clone().filter(|a| !a.is_empty()) else {
             return Err(TownError::invalid("agents", "every heartbeat needs an agentId"));
@@ -218,14 +216,26 @@ fn heartbeats(
             body.container_instance_id = instance.map(str::to_owned);
         }
         match late::heartbeat(sql, ctx, &AgentId(agent), &body) {
-            Ok(beat) => quiet &= beat.quiet,
+            Ok(beat) => {
+                all.quiet &= beat.quiet;
+                all.drain_nonce = all.drain_nonce.or(beat.drain_nonce);
+            }
             // It names another agent's dispatch: of no effect, and none of the others' business.
             Err(TownError::Forbidden(_)) => {}
             Err(e) => return Err(e),
         }
     }
-    let reply = Reply::ok(json!({"heartbeat": true}))?;
-    Ok(if quiet { reply.quietly() } else { reply })
+    heard(all)
+}
+
+/// `{heartbeat: true, drainNonce?}`.
+fn heard(beat: late::Beat) -> Result<Reply, TownError> {
+    let mut data = json!({"heartbeat": true});
+    if let (Some(nonce), Some(map)) = (beat.drain_nonce, data.as_object_mut()) {
+        map.insert("drainNonce".to_owned(), json!(nonce));
+    }
+    let reply = Reply::ok(data)?;
+    Ok(if beat.quiet { reply.quietly() } else { reply })
 }
 
 /// 422 if `text` is longer than `cap` bytes.

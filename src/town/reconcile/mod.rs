@@ -21,6 +21,7 @@ use super::effect::{Effect, FleetReport};
 use super::error::TownError;
 use super::sql::{Sql, first};
 use super::state::State;
+use super::time::Timestamp;
 use super::{breakers, drain, notify, redrive};
 
 /// Fires every rule that is due; the effects it returns are booked.
@@ -59,13 +60,8 @@ pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
 /// A report, if the town's breaker is in another state than the fleet was told last: it moves in every verb, and only
 /// ticks and outcomes have effects.
 pub fn tell_fleet(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Effect>, TownError> {
-    let state = match breakers::load(sql, &breakers::Scope::Town)?.state {
-        BreakerState::Closed => 0,
-        BreakerState::Open => 1,
-        BreakerState::HalfOpen => 2,
-    };
-    let told = first(sql, "SELECT value FROM counters WHERE name = 'fleet_told'", &[])?;
-    if told.map_or(Ok(0), |r| r.int(0))? == state {
+    let state = fleet_state(breakers::load(sql, &breakers::Scope::Town)?.state);
+    if fleet_knows(sql, state)? {
         return Ok(None);
     }
     sql.execute(
@@ -74,6 +70,25 @@ pub fn tell_fleet(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Effect>, TownEr
         &[state.into()],
     )?;
     Ok(Some(Effect::ReportToFleet(report(sql, ctx)?)))
+}
+
+const fn fleet_state(state: BreakerState) -> i64 {
+    match state {
+        BreakerState::Closed => 0,
+        BreakerState::Open => 1,
+        BreakerState::HalfOpen => 2,
+    }
+}
+
+fn fleet_knows(sql: &dyn Sql, state: i64) -> Result<bool, TownError> {
+    let told = first(sql, "SELECT value FROM counters WHERE name = 'fleet_told'", &[])?;
+    Ok(told.map_or(Ok(0), |r| r.int(0))? == state)
+}
+
+/// Now, if a command moved the town's breaker and the fleet was not told yet.
+fn fleet_deadline(sql: &dyn Sql, view: &View) -> Result<Option<Timestamp>, TownError> {
+    let state = view.breakers.get(&breakers::Scope::Town).map_or(BreakerState::Closed, |b| b.state);
+    Ok((!fleet_knows(sql, fleet_state(state))?).then_some(view.now))
 }
 
 /// How the town stands, for the fleet.

@@ -6,13 +6,13 @@ use super::super::config::Config;
 use super::super::dispatch::breaker::{Breaker, Event, Mode, State as BreakerState};
 use super::super::dispatch::candidates;
 use super::super::dispatch::gate::{self, Purpose, View};
-use super::super::dispatch::start;
 use super::super::effect::Effect;
 use super::super::error::TownError;
 use super::super::policy::HEALTH_SLACK;
 use super::super::sql::Sql;
 use super::super::state::State;
 use super::super::time::Timestamp;
+use super::reviews;
 
 /// Lets time pass over every breaker: overrides and leases end, trials ripen, people are told.
 pub fn pass_time(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<(), TownError> {
@@ -87,10 +87,13 @@ fn give_permit(
     scope: &Scope,
     b: &Breaker,
 ) -> Result<Option<Effect>, TownError> {
-    if let Some(candidate) = candidates::trial(sql, view, scope, b)?
-        && let Ok(permit) = gate::admit(sql, view, candidate.bead, &Purpose::Trial(candidate.scopes))?
-    {
-        return start::book(sql, ctx, view, permit).map(Some);
+    if let Some(candidate) = candidates::trial(sql, view, scope, b)? {
+        let id = candidate.bead.id.clone();
+        if let Ok(permit) = gate::admit(sql, view, candidate.bead, &Purpose::Trial(candidate.scopes))?
+            && let Some(effect) = reviews::book(sql, ctx, view, permit, &id)?
+        {
+            return Ok(Some(effect));
+        }
     }
     breakers::apply(sql, ctx, &view.state, &view.config, scope, Event::NoCandidate)?;
     view.breakers.insert(scope.clone(), breakers::load(sql, scope)?);

@@ -28,6 +28,7 @@ pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, Town
         view.state.caps_lowered.then_some(ctx.now),
         redrive::next_deadline(sql)?,
         probes::next_deadline(sql, &view)?,
+        super::fleet_deadline(sql, &view)?,
         due_now(sql, &view)?,
         candidates::earliest_backoff(sql, &view)?,
         end_of_holds(sql, &view)?,
