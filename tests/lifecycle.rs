@@ -417,7 +417,7 @@ fn a_drain_holds_dispatch_suspends_deadlines_and_hands_the_saved_branch_to_the_n
     assert_eq!(w.holds(&waits), ["draining"]);
     assert_eq!(w.dispatch()["draining"], true);
     assert_eq!(last(&w, &bead)["outcome"], "proven", "silence is no failure while the container drains");
-    assert_eq!(w.container.calls.get(&Endpoint::Status), None);
+    assert_eq!(w.container.calls.get(&Endpoint::Status), None, "{}", w.journal());
     w.run_for(31 * SECOND);
     assert_eq!(last(&w, &bead)["outcome"], "interrupted");
     // Its old polecat gets something else to do.

@@ -262,7 +262,17 @@ impl TownDO {
             log::error("town.next_wake", &self.town_id(), &e);
             Some(now.plus(SECOND))
         });
-        let Some(wake) = wake else { return armed };
+        let Some(wake) = wake else {
+            // A town with nothing due has no alarm: one left over from a lease that ended well would ring for nothing.
+            // If the object dies before this is done, it rings once.
+            return match alarm::clear(&storage).await {
+                Ok(()) => None,
+                Err(e) => {
+                    log::error("alarm.clear", &self.town_id(), &errors::words(&e));
+                    armed
+                }
+            };
+        };
         let wanted = wake.max(self.turns.not_before(now));
         if !stuck && armed.is_some_and(|at| at <= wanted) {
             return armed;

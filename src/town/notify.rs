@@ -195,8 +195,8 @@ fn write(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, notice: Notice) -> Resul
 
 /// The subject of a notice's mail: its kind and the beginning of its first line.
 fn subject(kind: &str, words: &str) -> String {
-    let line: String = words.lines().next().unwrap_or_default().chars().take(EXCERPT_CHARS).collect();
-    format!("[{kind}] {line}")
+    let line = words.lines().next().unwrap_or_default();
+    format!("[{kind}] {}", text::excerpt(line, EXCERPT_CHARS))
 }
 
 /// Facts as JSON text within their cap. They are the town's own and small; the cap is a promise, not a habit.
@@ -394,6 +394,7 @@ mod tests {
     #[test]
     fn a_subject_is_the_kind_and_the_beginning_of_the_first_line() {
         assert_eq!(subject("test", "one\ntwo"), "[test] one");
-        assert_eq!(subject("test", &"ä".repeat(200)).chars().count(), "[test] ".len() + EXCERPT_CHARS);
+        assert_eq!(subject("test", &"ä".repeat(200)).chars().count(), "[test] ".len() + EXCERPT_CHARS + 2);
+        assert!(subject("test", &"word ".repeat(50)).ends_with("word …"));
     }
 }

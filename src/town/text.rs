@@ -355,6 +355,17 @@ pub fn normalise(text: &str) -> String {
     out
 }
 
+/// At most `max_chars` characters of one line; what is longer ends after a whole word, and says so.
+#[must_use]
+pub fn excerpt(line: &str, max_chars: usize) -> String {
+    if line.chars().count() <= max_chars {
+        return line.to_owned();
+    }
+    let head: String = line.chars().take(max_chars).collect();
+    let whole = head.rsplit_once(' ').map_or(head.as_str(), |(words, _)| words);
+    format!("{whole} …")
+}
+
 /// Bytes in lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
