@@ -62,7 +62,7 @@ proptest! {
     fn the_invariants_hold_through_long_outages(
         seed in 0..1_000_u64,
         beads in 5..40_usize,
-        history in proptest::collection::vec((history::weather(), 10..180_i64), 1..8),
+        history in proptest::collection::vec((history::fair_weather(), 10..180_i64), 1..8),
     ) {
         let mut play = Play::new(seed, true, 97);
         play.many(beads);

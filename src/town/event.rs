@@ -101,11 +101,11 @@ pub fn list(
             &[bead.into(), since.into(), limit.into()],
         )?,
         None => sql.query(
+            // Limited before it is filtered, or a `since` that few are later than would read them all.
             "SELECT bead_event_id, bead_id, agent_id, event_type, old_value, new_value, metadata, created_at
-             FROM bead_events
+             FROM (SELECT * FROM bead_events ORDER BY seq DESC LIMIT ?2)
              WHERE created_at > ?1
-             ORDER BY seq DESC
-             LIMIT ?2",
+             ORDER BY seq DESC",
             &[since.into(), limit.into()],
         )?,
     };

@@ -143,13 +143,15 @@ fn scope_of(sql: &dyn Sql, attempt: &Attempt, f: &Failure) -> Result<Option<Scop
                     sql,
                     "SELECT 1
                      FROM attempts
-                     WHERE counts_in = 'town' AND finished_at > ?1 AND code = ?2 AND instance_id = ?3
+                     WHERE counts_in IN ('town', ?4) AND finished_at > ?1 AND code = ?2 AND instance_id = ?3
                      LIMIT 1",
                     &[
                         // An instance's agents fall silent within a few heartbeats of each other.
                         attempt.booked_at.plus(-RETRY_AFTER_MAX).into(),
                         f.code.as_str().into(),
                         instance.into(),
+                        // Blame may have moved the town's failures to a rig.
+                        Value::from(attempt.rig.clone().map(|rig| Scope::Rig(rig).text())),
                     ],
                 )?,
             };
@@ -170,7 +172,8 @@ fn close_row(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt, s: &Sentence) -> R
         &[
             (&attempt.id).into(),
             s.outcome.as_str().into(),
-            Value::from(f.map(|f| f.rule().class.as_str())),
+            // A dispatch that somebody stopped belongs to no class of failures.
+            Value::from(f.filter(|_| s.outcome != Outcome::Cancelled).map(|f| f.rule().class.as_str())),
             Value::from(f.map(|f| f.code.as_str())),
             Value::from(f.map(|f| f.reason.as_str())),
             Value::from(f.and_then(|f| f.status_code).map(u32::from)),
