@@ -69,8 +69,8 @@ pub struct Oracle {
     reset: BTreeMap<String, i64>,
     /// Per bead: when its last redrive was.
     redriven_at: BTreeMap<String, i64>,
-    /// Breakers before this step: scope → (state, effective).
-    before: BTreeMap<String, (String, String)>,
+    /// Breakers before this step: scope → (state, what was ordered).
+    before: BTreeMap<String, (String, Option<String>)>,
     /// Backoffs before this step.
     due: BTreeMap<String, (Option<i64>, Option<i64>)>,
     /// Notifications seen.
@@ -227,6 +227,8 @@ impl Oracle {
             }
             let cause = b.and_then(|b| b.cause.as_deref()).unwrap_or_default();
             let at_once = ["by_hand", "model.rejected", "container.rejected"].contains(&cause);
+            // Leaving `forced_open` goes through half-open; before *closed* was announced it continues the episode.
+            let at_once = at_once || self.before.get(&scope).is_some_and(|b| b.1.as_deref() == Some("forced_open"));
             if was == "closed" && is != "closed" && !at_once && !trips.perhaps {
                 broken
                     .push(format!("5.5: {scope} opened ({cause}) although nothing crossed a threshold: {}", trips.why));
@@ -254,7 +256,7 @@ impl Oracle {
         self.before = rows
             .breakers
             .values()
-            .map(|b| (b.scope.clone(), (b.state.clone(), b.effective(rows.now).to_owned())))
+            .map(|b| (b.scope.clone(), (b.state.clone(), b.order.as_ref().map(|o| o.0.clone()))))
             .collect();
         self.due = rows.beads.values().map(|b| (b.id.clone(), (b.next_dispatch_at, b.review_not_before))).collect();
         self.notices = rows.notices.len();
@@ -484,9 +486,14 @@ fn reasons(rows: &Rows, broken: &mut Vec<String>) {
         if ends == a.live() {
             broken.push(format!("attempt {} is {} and finished at {:?}", a.id, a.outcome, a.finished_at));
         }
-        let named = filled(&a.class) && filled(&a.code) && filled(&a.reason) && filled(&a.fingerprint);
-        if ["failed", "interrupted", "cancelled"].contains(&a.outcome.as_str()) && !named {
-            broken.push(format!("8: attempt {} is {} without class, code, reason or fingerprint", a.id, a.outcome));
+        let named = filled(&a.class) && filled(&a.fingerprint);
+        if a.outcome == "failed" && !named {
+            broken.push(format!("8: attempt {} failed without class or fingerprint", a.id));
+        }
+        // A cancelled attempt has no class (`design.md` 5.3), but a reason like every other.
+        let said = filled(&a.code) && filled(&a.reason);
+        if ["failed", "interrupted", "cancelled"].contains(&a.outcome.as_str()) && !said {
+            broken.push(format!("8: attempt {} is {} without code or reason", a.id, a.outcome));
         }
     }
     for bead in rows.beads.values().filter(|b| b.status == "failed") {
