@@ -36,10 +36,13 @@ demo: build programs ## a town at work, from a fresh clone: five beads, an outag
 dev: build programs ## the worker and the runner, until Ctrl-C (PORT=8787); state is kept in .gastown/
 	@node scripts/dev.mjs
 
+# A variable only as given on this command line: the shell has a USER, and whoever follows the README has a TOWN.
+said = $(if $(findstring command,$(origin $1)),$($1))
+
 .PHONY: token
 token: node_modules/.gastown-lock ## print a token: make token USER=alice [SCOPE=operator] [TOWN=id]
-	@$(if $(findstring command,$(origin USER)),,echo 'usage: make token USER=name [SCOPE=user|operator] [TOWN=id]' >&2; exit 2;) \
-	  node scripts/token.mjs --user '$(USER)' --scope '$(or $(SCOPE),user)' $(if $(TOWN),--town '$(TOWN)')
+	@$(if $(call said,USER),,echo 'usage: make token USER=name [SCOPE=user|operator] [TOWN=id]' >&2; exit 2;) \
+	  node scripts/token.mjs --user '$(USER)' --scope '$(or $(call said,SCOPE),user)' $(if $(call said,TOWN),--town '$(TOWN)')
 
 ##@ Develop
 

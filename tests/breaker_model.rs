@@ -172,8 +172,9 @@ fn always_step(before: &Breaker, event: &Event, after: &Breaker, changes: &[Chan
         // Proof only: the trial's success, or its being proven for long enough.
         let trial = before.trial.as_ref().expect("only a trial closes a breaker");
         match event {
-            Event::Ended(a, Verdict::Succeeded) => assert_eq!(a, &trial.attempt, "only the trial decides"),
-            Event::Proven(a) => assert_eq!(a, &trial.attempt, "only the trial decides"),
+            Event::Ended(a, Verdict::Succeeded) | Event::Proven(a) => {
+                assert_eq!(a, &trial.attempt, "only the trial decides");
+            }
             Event::Tick => assert!(trial.proven && NOW.since(trial.booked_at) > before.trial_ms),
             other => panic!("{other:?} closed it: {before:?}"),
         }

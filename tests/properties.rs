@@ -4,6 +4,16 @@
 //! `PROPTEST_CASES` makes it search longer; failing seeds are kept in `tests/properties.proptest-regressions`.
 
 #![allow(
+    clippy::similar_names,
+    clippy::struct_excessive_bools,
+    clippy::too_many_lines,
+    clippy::manual_is_multiple_of,
+    clippy::unused_self,
+    clippy::enum_variant_names,
+    clippy::single_match_else,
+    reason = "an oracle reads like the paper it was written from"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -219,7 +219,11 @@ fn late_done(
     sql.execute(
         "UPDATE beads
          SET dispatch_attempts = 0, failure_streak = 0, next_dispatch_at = NULL, not_before = NULL,
-             review_not_before = NULL
+             review_not_before = NULL,
+             -- the failure that is undone is no evidence against the bead any more; those before it are
+             last_failed_at = CASE WHEN last_failed_at IS NULL THEN NULL
+                                   ELSE (SELECT max(t.finished_at) FROM attempts t
+                                         WHERE t.bead_id = ?1 AND t.outcome = 'failed') END
          WHERE bead_id = ?1",
         &[(&bead.id).into()],
     )?;
