@@ -29,7 +29,7 @@ help: ## what there is (this text)
 	@echo
 
 .PHONY: demo
-demo: build programs ## a town at work, from a fresh clone: five beads, an outage, the recovery (under 3 minutes)
+demo: build programs ## a town at work, from a fresh clone: five beads, an outage, the recovery (half a minute after the build)
 	@node scripts/demo/main.mjs
 
 .PHONY: dev
@@ -88,6 +88,18 @@ test-worker: build programs ## the tests of the built worker in workerd (ONLY=na
 test-demo: build programs ## the demo's own test: breaks one thing at a time, the demo must say so (half a minute)
 	$(call step,demo: node --test; nine broken demos and three that are interrupted)
 	@node --test --test-reporter=spec tests/demo/*.test.mjs
+
+simulate = cargo run --quiet --package gastown-sim --bin gastown-sim --
+
+.PHONY: sim
+sim: toolchain ## simulated towns against the invariants: make sim [SEED=1] [DAYS=1 | HOURS=n] [RUNS=1]; replays a failure exactly
+	@$(simulate) --seed $(or $(call said,SEED),1) --runs $(or $(call said,RUNS),1) \
+	  $(if $(call said,HOURS),--hours $(HOURS),--days $(or $(call said,DAYS),1))
+
+.PHONY: sim-long
+sim-long: toolchain ## the same for an hour, from a new seed, until something breaks (SECONDS=3600, DAYS=2)
+	@seed=$(or $(call said,SEED),$$(date +%s)); echo "from seed $$seed"; \
+	  $(simulate) --seed "$$seed" --runs 1000000 --seconds $(or $(call said,SECONDS),3600) --days $(or $(call said,DAYS),2)
 
 .PHONY: lint
 lint: toolchain ## rustfmt, clippy for host and wasm32, cargo-deny

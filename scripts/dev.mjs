@@ -38,6 +38,8 @@ try {
   if (!stopping) console.error(`the ${name} ended (${signal ?? `exit ${code}`})`);
 } catch (error) {
   console.error(error.message);
+  if (error.message.includes("Address already in use"))
+    console.error(`port ${port} or ${port + 1} is taken; choose another one: PORT=9000 make dev`);
 }
 await stop(1);
 

@@ -44,7 +44,7 @@ const scope = given.town && asked === "user" ? "container" : asked;
 const hours = Number(given.hours || CONTAINER_HOURS);
 const secret = process.env.GASTOWN_JWT_SECRET || secretFromDevVars();
 
-if (!secret) fail("no secret: set GASTOWN_JWT_SECRET, or write GASTOWN_JWT_SECRET=… into .dev.vars");
+if (!secret) fail("no secret: `make dev` makes one in .dev.vars; or set GASTOWN_JWT_SECRET");
 if (!["user", "operator", "container"].includes(scope)) fail(`the scope must be user, operator or container, not ${scope}`);
 if (scope === "container" && !given.town) fail("a container token needs a town");
 if (!user) fail("the user is missing");

@@ -18,9 +18,10 @@
     reason = "test code: a broken promise must stop the test"
 )]
 
-use gastown::town::command::Command;
+use gastown::town::command::{Actor, Command, Heartbeat};
+use gastown::town::id::AgentId;
 use gastown::town::time::{MINUTE, SECOND};
-use gastown_host::behaviour::Says;
+use gastown_host::behaviour::{Behaviour, Says};
 use gastown_host::fault::{Endpoint, Fault};
 use gastown_host::world::{Fate, World};
 
@@ -38,7 +39,7 @@ fn a_failure_undone_by_a_late_done_is_no_evidence_against_its_bead() {
     assert!(w.run_while_not(10 * MINUTE, |w| w.status(&bead) == "in_review"), "{}", w.journal());
     w.unfilter_voices();
     // Another bead is proven, and the first one is refused by its review.
-    w.container.behave_all(gastown_host::behaviour::Behaviour::hangs());
+    w.container.behave_all(Behaviour::hangs());
     w.sling(&rig, "Other");
     w.run_for(SECOND);
     let mr = w.sql.peek("SELECT bead_id FROM beads WHERE type = 'merge_request'", &[])[0].text(0).unwrap();
@@ -53,6 +54,66 @@ fn a_failure_undone_by_a_late_done_is_no_evidence_against_its_bead() {
     let last = w.attempts(&bead).pop().unwrap();
     assert_eq!(last["code"], "container.unreachable", "{}", w.journal());
     assert_eq!(last["charged"], false, "it has never failed: {}", w.journal());
+}
+
+/// While a look is in the air its own end is the only deadline of all leases. A heartbeat that answers it brings the
+/// others back, so the alarm must move, although that heartbeat itself only renews a lease.
+#[test]
+fn a_heartbeat_that_overtakes_a_look_brings_the_other_leases_back() {
+    let (mut w, rig) = World::founded(1);
+    w.container.behave_all(Behaviour::hangs());
+    for _ in 0..2 {
+        w.sling(&rig, "Work");
+        w.run_for(10 * SECOND);
+    }
+    // From now on nobody is heard, and no status is answered: the older lease ends first, and its look hangs.
+    w.filter_voices(|_| Fate::Lost);
+    w.container.faults.set(Endpoint::Status, Fault::HangBefore);
+    assert!(w.run_while_not(5 * MINUTE, |w| w.in_the_air() > 0), "{}", w.journal());
+    let looked = w.sql.peek("SELECT agent_id, attempt_id FROM attempts WHERE look_until IS NOT NULL", &[]);
+    let other = w.sql.peek("SELECT lease_until FROM attempts WHERE look_until IS NULL AND finished_at IS NULL", &[]);
+    let (agent, attempt) = (looked[0].text(0).unwrap(), looked[0].text(1).unwrap());
+    let body = Heartbeat {
+        status: Some("running".to_owned()),
+        container_instance_id: Some(w.container.instance_id().to_owned()),
+        dispatch_id: Some(attempt.clone()),
+        ..Heartbeat::default()
+    };
+    let agent_id = AgentId(agent);
+    let actor = Actor::Container { agent_id: Some(agent_id.clone()), dispatch_id: Some(attempt) };
+    w.command(&actor, Command::Heartbeat { agent_id, body }).unwrap();
+    assert_eq!(w.alarm().map(|t| t.0), Some(other[0].int(0).unwrap()), "{}", w.journal());
+}
+
+/// Open with nothing probe-ready there is no probe and no alarm, *and the next bead that becomes ready brings it*: also
+/// one that becomes so by time alone, at the end of its review's backoff (`design.md` 5.5, 7).
+#[test]
+fn a_bead_whose_review_backoff_ends_behind_an_open_breaker_brings_the_probe() {
+    let (mut w, rig) = World::founded(1);
+    w.container.behave(|start| match start.request.role.as_str() {
+        "refinery" => Behaviour::hangs(),
+        role => Behaviour::good(role),
+    });
+    let bead = w.sling(&rig, "Refused by its review");
+    assert!(w.run_while_not(10 * MINUTE, |w| w.starts().len() == 2), "{}", w.journal());
+    // The town opens over another bead, which is then put away; the refusal leaves the first one waiting for time alone.
+    let refused = r#"{"error":"no credit","phase":"initial_prompt","status":402}"#;
+    w.container.faults.once(Endpoint::Start, Fault::answer(500, refused));
+    let other = w.sling(&rig, "Opens the town");
+    w.run_for(SECOND);
+    assert_eq!(w.breaker("town")["state"], "open", "{}", w.journal());
+    w.must(Command::CancelBead { bead_id: other, reason: "not wanted".to_owned() });
+    w.run_for(8 * MINUTE);
+    let mr = w.sql.peek("SELECT bead_id FROM beads WHERE type = 'merge_request'", &[])[0].text(0).unwrap();
+    w.must(Command::CompleteReview {
+        entry_id: mr.as_str().into(),
+        status: "failed".to_owned(),
+        message: "a gate said no".to_owned(),
+        commit_sha: None,
+    });
+    w.run_for(10 * MINUTE);
+    assert_eq!(w.breaker("town")["state"], "closed", "{}", w.journal());
+    assert_eq!(w.starts_of(&bead).len(), 2, "{}", w.journal());
 }
 
 /// `GET …/events?since=` reads as many rows as it may answer, not the whole history.

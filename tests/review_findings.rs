@@ -527,3 +527,35 @@ fn a_stop_that_always_fails_is_forgotten_after_a_day() {
     w.run_for(2 * DAY);
     assert_eq!(w.alarm(), None, "a town with nothing to do is quiet: {}", w.journal());
 }
+
+#[test]
+fn a_new_container_without_agents_ends_the_drain_by_answering_its_health() {
+    let (mut w, rig) = World::founded(907);
+    let first = w.sling(&rig, "work for the first container");
+    w.run_for(10 * 60_000);
+    assert_eq!(w.status(&first), "closed");
+    w.must(Command::ContainerEviction);
+    let waiting = w.sling(&rig, "work for the next one");
+    w.run_for(20_000);
+    assert!(w.attempts(&waiting).is_empty(), "the same container answers: the drain goes on");
+    w.container.restart(w.now());
+    w.run_for(40_000);
+    assert_eq!(w.attempts(&waiting).len(), 1, "another instance answered: {}", w.journal());
+}
+
+#[test]
+fn a_bead_in_review_is_explained_by_what_holds_its_merge_request() {
+    let (mut w, rig) = World::founded(908);
+    let bead = w.sling(&rig, "done, and then the town is stopped");
+    w.run_while_not(10 * 60_000, |w| w.status(&bead) == "in_progress");
+    w.must(Command::OverrideBreaker {
+        scope: "town".to_owned(),
+        mode: "forced_open".to_owned(),
+        reason: Some("maintenance".to_owned()),
+        expires_in_ms: Some(3_600_000),
+    });
+    w.run_for(10 * 60_000);
+    let said = w.explain(&bead);
+    assert_eq!(said["verdict"], "in_review");
+    assert_eq!(said["holds"][0]["code"], "breaker_open", "{said}");
+}

@@ -18,6 +18,8 @@ CREATE TABLE town (
   draining_since         INTEGER,
   drain_nonce            TEXT,
   drain_instance         TEXT,
+  -- when the container was last asked whether it is another one by now
+  drain_asked_at         INTEGER,
   -- the container process last heard of, and the one whose drain ended last
   instance_id            TEXT,
   drained_instance       TEXT,

@@ -56,7 +56,9 @@ impl<'a> Fields<'a> {
     pub fn required(body: &'a Body) -> Self {
         let mut fields = Self { body: body.json().as_object(), issues: Vec::new() };
         if fields.body.is_none() {
-            fields.wrong("invalid_type", "", "expected a JSON object");
+            let text =
+                if matches!(body, Body::Malformed) { "the body is not valid JSON" } else { "expected a JSON object" };
+            fields.wrong("invalid_type", "", text);
         }
         fields
     }

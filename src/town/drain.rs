@@ -5,9 +5,10 @@ use super::agent;
 use super::bead;
 use super::breakers;
 use super::dispatch::instance;
+use super::effect::Effect;
 use super::error::TownError;
 use super::id::AgentId;
-use super::policy::{BODY_BYTES, DRAIN_LIMIT};
+use super::policy::{BODY_BYTES, DRAIN_LIMIT, DRAIN_LOOK_EVERY};
 use super::sql::Sql;
 use super::state::State;
 use super::text;
@@ -73,6 +74,28 @@ pub fn expire(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
         state.save(sql)?;
     }
     Ok(())
+}
+
+/// Part of rule 2: while a drain holds something back, the container is asked who it is. An answer of another instance
+/// ends the drain (`dispatch::look`).
+///
+/// *Guarantees*: one question every [`DRAIN_LOOK_EVERY`], only while something waits, none after the drain.
+/// *Assumptions*: a draining container says so in its `/health`.
+pub fn ask(sql: &dyn Sql, ctx: &Ctx<'_>, waits: bool) -> Result<Option<Effect>, TownError> {
+    let mut state = State::load(sql)?;
+    if !waits || next_look(&state).is_none_or(|at| at > ctx.now) {
+        return Ok(None);
+    }
+    state.drain_asked_at = Some(ctx.now);
+    state.save(sql)?;
+    Ok(Some(Effect::ObserveAgents(Vec::new())))
+}
+
+/// When the container is to be asked next; none without a drain.
+#[must_use]
+pub fn next_look(state: &State) -> Option<Timestamp> {
+    let since = state.draining_since.filter(|_| state.drain_instance.is_some())?;
+    Some(state.drain_asked_at.unwrap_or(since).plus(DRAIN_LOOK_EVERY))
 }
 
 /// When a drain that nobody ends is over.

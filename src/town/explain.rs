@@ -8,6 +8,7 @@ use super::dispatch::gate::{self, Hold, HoldCode, Purpose, View};
 use super::error::TownError;
 use super::id::BeadId;
 use super::policy::ATTEMPTS_SHOWN;
+use super::review;
 use super::sql::{Sql, first};
 use super::time::Timestamp;
 use serde::Serialize;
@@ -59,8 +60,12 @@ pub fn explain(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<Explanation,
     let last = attempt::of_bead(sql, id, ATTEMPTS_SHOWN)?;
     let cap = finish::cap(sql, &view.config, bead.rig_id.as_ref())?;
     let free = first(sql, "SELECT count(*) FROM attempts WHERE bead_id = ?1 AND charged = 0", &[id.into()])?;
-    let waits = bead.status == Status::Open;
-    let mut holds = if waits { gate::holds(sql, &view, &bead, &Purpose::Work)? } else { Vec::new() };
+    let mut holds = match bead.status {
+        Status::Open => gate::holds(sql, &view, &bead, &Purpose::Work)?,
+        // What waits for it is its merge request: whatever holds that holds this.
+        Status::InReview => review_holds(sql, &view, id)?,
+        Status::InProgress | Status::Closed | Status::Failed => Vec::new(),
+    };
     holds.sort_by_key(|h| h.code);
     let verdict = match bead.status {
         Status::InProgress => VerdictWord::Running,
@@ -95,6 +100,17 @@ pub fn explain(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<Explanation,
     })
 }
 
+fn review_holds(sql: &dyn Sql, view: &View, source: &BeadId) -> Result<Vec<Hold>, TownError> {
+    for mr in review::of_source(sql, source)? {
+        if let Some(mr) =
+            bead::find(sql, &mr.bead_id)?.filter(|b| !matches!(b.status, Status::Closed | Status::InProgress))
+        {
+            return gate::holds(sql, view, &mr, &Purpose::Work);
+        }
+    }
+    Ok(Vec::new())
+}
+
 fn summary(bead: &Bead, verdict: VerdictWord, holds: &[Hold], live: Option<&Attempt>) -> String {
     match verdict {
         VerdictWord::Running => live.map_or_else(
@@ -102,17 +118,24 @@ fn summary(bead: &Bead, verdict: VerdictWord, holds: &[Hold], live: Option<&Atte
             |a| format!("{} is working on it since {}.", a.agent_name, a.booked_at),
         ),
         VerdictWord::Ready => "Nothing stands against it; it is dispatched at the next tick.".to_owned(),
-        VerdictWord::InReview => "Its work is done and waits for the refinery's verdict.".to_owned(),
+        VerdictWord::InReview if holds.is_empty() => {
+            "Its work is done and waits for the refinery's verdict.".to_owned()
+        }
+        VerdictWord::InReview => format!("Its work is done; its merge request waits: {}.", told(holds)),
         VerdictWord::Finished => "It is finished.".to_owned(),
         VerdictWord::Failed => {
             let why = bead.failure_reason.as_ref().map_or("no reason was recorded", |f| f.message.as_str());
             format!("It failed and stays so until somebody redrives it: {why}")
         }
         VerdictWord::Waiting => {
-            let texts: Vec<_> = holds.iter().map(|h| h.text.as_str()).collect();
             let about =
                 if holds.iter().any(|h| h.code == HoldCode::NotOpen) { "It is not dispatched" } else { "It waits" };
-            format!("{about}: {}.", texts.join("; "))
+            format!("{about}: {}.", told(holds))
         }
     }
+}
+
+/// The holds in one sentence; reasons that end in a full stop lose it.
+fn told(holds: &[Hold]) -> String {
+    holds.iter().map(|h| h.text.trim_end_matches('.')).collect::<Vec<_>>().join("; ")
 }

@@ -190,6 +190,9 @@ pub const INSTRUCTIONS_CHARS: usize = 2_000;
 pub const NAME_CHARS: usize = 64;
 /// An agent's status message, in characters (`protocol.md` 3.1).
 pub const STATUS_MESSAGE_CHARS: usize = 280;
+/// While a drain holds work back, the container is asked this often whether it is another instance by now: a new one
+/// without agents sends no heartbeat that could say so. At most 28 times a drain.
+pub const DRAIN_LOOK_EVERY: Millis = 15 * SECOND;
 /// An instance id, as a container tells it; a longer one is no id.
 pub const INSTANCE_BYTES: usize = 128;
 /// A gate's command.

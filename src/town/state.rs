@@ -30,6 +30,8 @@ pub struct State {
     pub drain_nonce: Option<String>,
     /// The instance that is going away.
     pub drain_instance: Option<String>,
+    /// When the container was last asked whether it is another one by now.
+    pub drain_asked_at: Option<Timestamp>,
     /// The container process last heard of.
     pub instance_id: Option<String>,
     /// The instance whose drain ended last: ends of its attempts are evictions.
@@ -62,7 +64,7 @@ impl State {
             sql,
             "SELECT town_id, name, owner_user_id, mayor_agent_id, slow_start, hold_until, hold_cause, hold_streak,
                     draining_since, drain_nonce, drain_instance, instance_id, drained_instance, last_proven_at,
-                    last_proven_bead, other_proven_at, caps_lowered, invariant_violations
+                    last_proven_bead, other_proven_at, caps_lowered, invariant_violations, drain_asked_at
              FROM town
              WHERE id = 1",
             &[],
@@ -87,6 +89,7 @@ impl State {
             other_proven_at: time(&r, 15)?,
             caps_lowered: r.flag(16)?,
             invariant_violations: r.count(17)?,
+            drain_asked_at: time(&r, 18)?,
         }))
     }
 
@@ -96,7 +99,8 @@ impl State {
             "UPDATE town
              SET slow_start = ?1, hold_until = ?2, hold_cause = ?3, hold_streak = ?4, draining_since = ?5,
                  drain_nonce = ?6, drain_instance = ?7, instance_id = ?8, drained_instance = ?9, last_proven_at = ?10,
-                 last_proven_bead = ?11, other_proven_at = ?12, caps_lowered = ?13, invariant_violations = ?14
+                 last_proven_bead = ?11, other_proven_at = ?12, caps_lowered = ?13, invariant_violations = ?14,
+                 drain_asked_at = ?15
              WHERE id = 1",
             &[
                 self.slow_start.into(),
@@ -113,6 +117,7 @@ impl State {
                 self.other_proven_at.into(),
                 self.caps_lowered.into(),
                 self.invariant_violations.into(),
+                self.drain_asked_at.into(),
             ],
         )?;
         Ok(())

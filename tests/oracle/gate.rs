@@ -129,21 +129,29 @@ impl Rows {
         holds
     }
 
-    /// Is there a bead that passes every hold but backoff and the breakers in question (`design.md` 5.5, *Open*)?
-    pub fn probe_ready(&self, b: &Breaker) -> bool {
-        self.beads.values().filter(|bead| bead.status == "open").any(|bead| {
+    /// When the first bead passes every hold but backoff and the breakers in question (`design.md` 5.5, *Open*): now, or
+    /// at the end of its review's backoff, which no probe passes.
+    pub fn probe_ready_at(&self, b: &Breaker) -> Option<i64> {
+        let ready_at = |bead: &Bead| {
             let rig_scope = bead.rig.as_ref().map(|r| format!("rig:{r}")).unwrap_or_default();
             if b.scope != "town" && b.scope != rig_scope {
-                return false;
+                return None;
             }
             let rig = self.breakers.get(&rig_scope);
             let rig_may = rig.is_none_or(|r| r.ordered(self.now) != Some("forced_open") && r.trial.is_none());
-            self.holds(bead).iter().all(|hold| match hold.split_once(' ') {
+            let passes = self.holds(bead).iter().all(|hold| match hold.split_once(' ') {
                 // A bead of an open rig tries both scopes, unless the rig is nobody's to try.
                 Some((_, scope)) => *scope == b.scope || (b.scope == "town" && *scope == rig_scope && rig_may),
-                None => hold == "backoff",
-            })
-        })
+                None => hold == "backoff" || hold == "review_backoff",
+            });
+            passes.then(|| bead.review_not_before.unwrap_or(self.now).max(self.now))
+        };
+        self.beads.values().filter(|bead| bead.status == "open").filter_map(ready_at).min()
+    }
+
+    /// Is there a bead that a probe could try now?
+    pub fn probe_ready(&self, b: &Breaker) -> bool {
+        self.probe_ready_at(b).is_some_and(|at| at <= self.now)
     }
 
     /// Could this bead be dispatched but for time, the town and its breakers?
@@ -203,8 +211,8 @@ impl Rows {
             if b.ordered(self.now).is_some() {
                 continue;
             }
-            if b.state == "open" && b.health_until.is_none() && self.probe_ready(b) {
-                add(Some(b.next_probe_at.unwrap_or(self.now)), "probe");
+            if b.state == "open" && b.health_until.is_none() {
+                add(self.probe_ready_at(b).map(|at| at.max(b.next_probe_at.unwrap_or(at))), "probe");
             }
             if b.state == "half_open" && b.trial.is_none() {
                 add(Some(self.now), "permit");
@@ -224,6 +232,9 @@ impl Rows {
         }
         if waits || self.live().next().is_some() {
             add(self.draining_since.map(|t| t + DRAIN_LIMIT), "drain");
+        }
+        if waits && self.draining() {
+            add(self.drain_look, "drain look");
         }
         for d in self.deliveries.iter().filter(|d| d.state == "pending" && d.channel == "webhook") {
             add(d.next_attempt_at, "delivery");

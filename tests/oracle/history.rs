@@ -113,7 +113,7 @@ impl Wrong {
             wrong => wrong,
         }
     }
-    fn fault(&self) -> Fault {
+    pub fn fault(&self) -> Fault {
         let said = |n: u8| {
             let (status, body, retry_after) = ANSWERS[usize::from(n) % ANSWERS.len()];
             Said { status, body: body.to_owned(), retry_after }
@@ -290,7 +290,7 @@ impl Play {
     }
 
     /// Gives a command, whatever comes of it, and checks.
-    fn tell(&mut self, actor: &Actor, command: Command) {
+    pub fn tell(&mut self, actor: &Actor, command: Command) {
         let _ = self.world.command(actor, command);
         self.oracle.borrow_mut().check(&self.world);
     }

@@ -133,6 +133,8 @@ pub struct Rows {
     pub rollup: (Option<i64>, i64),
     pub violations: i64,
     pub mayor: String,
+    /// Decision 007: while a drain holds work back, the container is asked who it is, every 15 s.
+    pub drain_look: Option<i64>,
     pub config: Json,
     pub rigs: BTreeMap<String, Json>,
     pub beads: BTreeMap<String, Bead>,
@@ -172,7 +174,7 @@ impl Rows {
     pub fn read(w: &World) -> Self {
         let all = |sql: &str| w.sql.peek(sql, &[] as &[Value]);
         let town = all("SELECT slow_start, hold_until, draining_since, caps_lowered, rollup_last_at, rollup_count,
-                               invariant_violations, mayor_agent_id
+                               invariant_violations, mayor_agent_id, drain_instance, drain_asked_at
                         FROM town");
         let town = town.first().expect("the town is founded");
         let beads =
@@ -272,6 +274,7 @@ impl Rows {
             rollup: (time(town, 4), int(town, 5)),
             violations: int(town, 6),
             mayor: text(town, 7),
+            drain_look: maybe(town, 8).and(time(town, 9).or(time(town, 2))).map(|t| t + 15_000),
             config: all("SELECT json FROM config").first().map_or(Json::Null, |r| json(&text(r, 0))),
             rigs: all("SELECT rig_id, config FROM rigs").iter().map(|r| (text(r, 0), json(&text(r, 1)))).collect(),
             beads,

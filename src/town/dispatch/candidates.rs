@@ -159,6 +159,44 @@ pub fn trial(sql: &dyn Sql, view: &View, scope: &Scope, b: &Breaker) -> Result<O
     }
 }
 
+/// When the next bead becomes probe-ready by time alone: the end of a review's backoff, which a trial does not pass.
+///
+/// Only an issue has one. Beads in the ordinary backoff are probe-ready already, and whatever else stands against a
+/// trial (a hold, a full limit) ends with a deadline of its own.
+pub fn trial_ripens(sql: &dyn Sql, view: &View, scope: &Scope) -> Result<Option<Timestamp>, TownError> {
+    let closed = |scope: &Scope| view.effective(scope) == BreakerState::Closed;
+    if !view.town_admits() || view.starts_left() == 0 || (*scope != Scope::Town && !closed(&Scope::Town)) {
+        return Ok(None);
+    }
+    let mut earliest: Option<i64> = None;
+    for rig in view.rigs.values() {
+        let own = Scope::Rig(rig.id.clone());
+        let tried = match scope {
+            Scope::Town => closed(&own) || may_be_tried(view, rig),
+            Scope::Rig(id) => *id == rig.id,
+        };
+        if !tried || view.polecats_left(rig) == 0 {
+            continue;
+        }
+        // While a review's backoff lasts it is the bead's `not_before`: the first in the order of the index is the answer.
+        let row = first(
+            sql,
+            "SELECT not_before
+             FROM beads INDEXED BY beads_waiting
+             WHERE rig_id = ?1 AND type = 'issue' AND status = 'open' AND held = 0 AND staged = 0
+               AND triage_request = 0 AND open_blockers = 0 AND not_before IS NOT NULL
+               AND type IN ('issue', 'merge_request') AND review_not_before > ?2
+             ORDER BY not_before
+             LIMIT 1",
+            &[(&rig.id).into(), view.now.into()],
+        )?;
+        if let Some(at) = row.map_or(Ok(None), |r| r.opt_int(0))? {
+            earliest = Some(earliest.map_or(at, |e| e.min(at)));
+        }
+    }
+    Ok(earliest.map(Timestamp))
+}
+
 /// A rig that a person forced open is nobody's trial, nor one whose own trial is running.
 fn may_be_tried(view: &View, rig: &Rig) -> bool {
     view.breakers

@@ -304,7 +304,10 @@ fn own_holds(
             until: Some(until),
             ..hold(
                 HoldCode::Backoff,
-                format!("its last {} attempts failed; it is tried again at {until}", bead.failure_streak),
+                match bead.failure_streak {
+                    1 => format!("its last attempt failed; it is tried again at {until}"),
+                    n => format!("its last {n} attempts failed; it is tried again at {until}"),
+                },
                 "wait, or cancel and redrive it",
                 about.clone(),
             )
@@ -315,7 +318,10 @@ fn own_holds(
             until: Some(until),
             ..hold(
                 HoldCode::ReviewBackoff,
-                format!("its review was refused {} times; it is tried again at {until}", bead.review_rounds),
+                match bead.review_rounds {
+                    1 => format!("its review was refused; it is tried again at {until}"),
+                    n => format!("its review was refused {n} times; it is tried again at {until}"),
+                },
                 "wait, or cancel and redrive it",
                 about,
             )

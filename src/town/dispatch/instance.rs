@@ -75,6 +75,7 @@ pub fn end_drain(state: &mut State) {
     state.draining_since = None;
     state.drain_nonce = None;
     state.drain_instance = None;
+    state.drain_asked_at = None;
 }
 
 /// True if the container instance of this attempt drained: whatever ends it is an eviction.

@@ -67,7 +67,8 @@ pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat
     if !attempt.is_live() {
         return late_heartbeat(sql, ctx, &attempt);
     }
-    let mut beat = Beat::new(true);
+    // A look under way stands for every lease; this voice answers it, so they count again by themselves.
+    let mut beat = Beat::new(attempt.look_until.is_none());
     if let Some(id) = instance
         && (state.instance_id.as_deref() != Some(id) || state.drained_instance.as_deref() == Some(id))
     {

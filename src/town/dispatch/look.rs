@@ -77,7 +77,11 @@ pub fn observed(
     let config = Config::load(sql)?;
     if let Some(h) = health {
         stops::container_answers(sql, ctx.now)?;
-        if let Some(id) = &h.instance_id {
+        // Who goes away may not be known by name (it never spoke); then nobody can be told from it.
+        let could_be_the_old_one = state.draining(ctx.now) && (h.draining || state.drain_instance.is_none());
+        if let Some(id) = &h.instance_id
+            && !could_be_the_old_one
+        {
             instance::note(sql, ctx, &mut state, &config, id, None)?;
         }
     }

@@ -40,6 +40,11 @@ pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
     beads::ripen(sql, ctx)?;
     probes::pass_time(sql, ctx, &config)?; // rule 4, before the gate looks at the breakers
     let mut view = View::load(sql, ctx.now)?;
+    if view.state.draining(ctx.now) {
+        let waits = view.state.drain_instance.is_some() && wake::work_waits(sql, &view)?;
+        effects.extend(drain::ask(sql, ctx, waits)?);
+        view.state = State::load(sql)?;
+    }
     effects.extend(probes::run(sql, ctx, &mut view)?);
     effects.extend(reviews::run(sql, ctx, &mut view)?); // rule 5
     effects.extend(beads::run(sql, ctx, &mut view)?); // rule 6

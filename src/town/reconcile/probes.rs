@@ -115,8 +115,13 @@ pub fn next_deadline(sql: &dyn Sql, view: &View) -> Result<Option<Timestamp>, To
             continue;
         }
         match b.state {
-            BreakerState::Open if b.health_until.is_none() && candidates::trial(sql, view, scope, b)?.is_some() => {
-                note(Some(b.next_probe_at.unwrap_or(view.now)));
+            BreakerState::Open if b.health_until.is_none() => {
+                let ready = match candidates::trial(sql, view, scope, b)? {
+                    Some(_) => Some(view.now),
+                    // Nobody else would wake the town for the first bead that could be one.
+                    None => candidates::trial_ripens(sql, view, scope)?,
+                };
+                note(ready.map(|t| t.max(b.next_probe_at.unwrap_or(t))));
             }
             BreakerState::HalfOpen if b.trial.is_none() => note(Some(view.now)),
             BreakerState::Open | BreakerState::HalfOpen | BreakerState::Closed => {}

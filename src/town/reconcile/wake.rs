@@ -52,13 +52,14 @@ fn end_of_holds(sql: &dyn Sql, view: &View) -> Result<Option<Timestamp>, TownErr
     }
     let live = view.load.live > 0;
     let waits = work_waits(sql, view)?;
+    let look = drain::next_look(&view.state).filter(|_| waits && view.state.draining(view.now));
     let drain = drain.filter(|_| live || waits);
     let hold = hold.filter(|_| waits);
-    Ok([drain, hold].into_iter().flatten().min())
+    Ok([drain, look, hold].into_iter().flatten().min())
 }
 
 /// True if some bead of a rig could be dispatched but for time and the town.
-fn work_waits(sql: &dyn Sql, view: &View) -> Result<bool, TownError> {
+pub fn work_waits(sql: &dyn Sql, view: &View) -> Result<bool, TownError> {
     for rig in view.rigs.keys() {
         for kind in ["issue", "merge_request"] {
             let ready = first(
