@@ -116,6 +116,21 @@ fn a_bead_whose_review_backoff_ends_behind_an_open_breaker_brings_the_probe() {
     assert_eq!(w.starts_of(&bead).len(), 2, "{}", w.journal());
 }
 
+/// `in_review` ⇒ a merge request of it is open, in progress or failed by dispatch (`domain.md` 10, 2): also when somebody
+/// deletes the one that failed, after which nobody could redrive it any more.
+#[test]
+fn deleting_a_review_that_failed_by_dispatch_opens_its_source_again() {
+    let (mut w, rig) = World::founded(1);
+    let bead = w.sling(&rig, "Reviewed by nobody");
+    w.run_for(MINUTE);
+    w.container.faults.set(Endpoint::Start, Fault::answer(400, r#"{"error":"Invalid request body"}"#));
+    w.run_for(MINUTE);
+    let mr = w.sql.peek("SELECT bead_id FROM beads WHERE type = 'merge_request' AND status = 'failed'", &[]);
+    assert_eq!(w.status(&bead), "in_review", "{}", w.journal());
+    w.must(Command::DeleteBead { rig_id: rig, bead_id: mr[0].text(0).unwrap().as_str().into() });
+    assert_eq!(w.status(&bead), "open", "{}", w.journal());
+}
+
 /// `GET …/events?since=` reads as many rows as it may answer, not the whole history.
 #[test]
 fn events_since_a_moment_are_the_newest_ones_after_it() {

@@ -103,12 +103,23 @@ fn end(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, bead: &Bead, to: Status, rea
     audit_status(sql, ctx, actor, &bead.id, to.as_str(), reason)
 }
 
-/// A merge request ended by hand leaves nothing that reviews its source: that is open again.
+/// A merge request ended by hand, or deleted even after its dispatch had failed, leaves nothing that reviews its source:
+/// that is open again, unless another merge request of it still waits for a verdict or a redrive.
 fn release_source(sql: &dyn Sql, ctx: &Ctx<'_>, mr: &BeadId, actor: &str, to: Status) -> Result<(), TownError> {
     let Some(request) = review::find(sql, mr)? else { return Ok(()) };
     let Some(mut source) = bead::find(sql, &request.source_bead_id)? else { return Ok(()) };
     if source.status != Status::InReview {
         return Ok(());
+    }
+    for other in review::of_source(sql, &source.id)?.iter().filter(|m| m.bead_id != *mr) {
+        let stands = bead::find(sql, &other.bead_id)?.is_some_and(|b| match b.status {
+            Status::Open | Status::InProgress => true,
+            Status::Failed => b.failure_reason.is_some_and(|f| f.source == "dispatch"),
+            Status::InReview | Status::Closed => false,
+        });
+        if stands {
+            return Ok(());
+        }
     }
     let reason = format!("its merge request was {} by hand", to.as_str());
     bead::transition(sql, ctx, &mut source, Status::Open, Because::of(actor, &reason))
@@ -187,7 +198,7 @@ pub fn erase(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId, reason: &str) -> Result<
     if let Some(agent) = agent::hooked_to(sql, id)? {
         agent::unhook(sql, ctx, &agent.id, id, reason)?;
     }
-    if bead.kind == Kind::MergeRequest && !bead.status.is_final() {
+    if bead.kind == Kind::MergeRequest {
         release_source(sql, ctx, id, "system", Status::Closed)?;
     }
     review::forget(sql, id)?;

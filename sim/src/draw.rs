@@ -1,0 +1,349 @@
+//! A history from a seed. Swarm testing: every run draws which kinds of things happen at all, and how often each does;
+//! a town to which everything happens at once seldom gets anywhere.
+
+use crate::deed::{Deed, History, Timed};
+use crate::history::{Op, Wrong};
+use gastown::town::time::{HOUR, MINUTE, Millis, SECOND};
+use gastown_host::ids::SplitMix64;
+
+/// Places of endpoints in `Endpoint::ALL`, as bits.
+const START: u8 = 1;
+const STOP: u8 = 4;
+const ALL: u8 = 31;
+
+/// What a kind may know while it draws.
+struct Draw<'a> {
+    chance: &'a SplitMix64,
+    stops_work: bool,
+    at: Millis,
+    kind: &'static str,
+    deeds: &'a mut Vec<Timed>,
+}
+
+impl Draw<'_> {
+    fn byte(&self) -> u8 {
+        u8::try_from(self.chance.below(256)).expect("a byte")
+    }
+    fn below(&self, n: u64) -> u8 {
+        u8::try_from(self.chance.below(n)).expect("small")
+    }
+    fn between(&self, least: Millis, most: Millis) -> Millis {
+        let span = u64::try_from(most - least + 1).expect("most is not less than least");
+        least + i64::try_from(self.chance.below(span)).expect("small")
+    }
+    /// Many short ones, few long ones.
+    fn span(&self, least: Millis, most: Millis) -> Millis {
+        let mut most = most;
+        while most > least * 2 && self.chance.per_mille(600) {
+            most /= 2;
+        }
+        self.between(least, most)
+    }
+    fn few(&self) -> Vec<u8> {
+        (0..self.chance.below(6).saturating_sub(3)).map(|_| self.byte()).collect()
+    }
+    fn maybe_rig(&self) -> Option<u8> {
+        self.chance.per_mille(500).then(|| self.byte())
+    }
+    fn after(&mut self, ms: Millis, deed: Deed) {
+        self.deeds.push(Timed { at: self.at + ms, kind: self.kind, deed });
+    }
+    fn now(&mut self, op: Op) {
+        self.after(0, Deed::Op(op));
+    }
+    /// An outage of these endpoints, with its end. Where stops work, they do and nobody lies about what it did.
+    fn outage(&mut self, endpoints: u8, wrong: Wrong) {
+        let endpoints = if self.stops_work { (endpoints & !STOP).max(START) } else { endpoints };
+        let wrong = match wrong {
+            Wrong::DoesAndSays(n) if self.stops_work && ![7, 18].contains(&n) => Wrong::DropAfter,
+            wrong => wrong,
+        };
+        let per_mille = [50, 300, 1_000, 1_000][usize::from(self.below(4))];
+        let seed = self.chance.next_u64();
+        self.after(0, Deed::Flaky { endpoints, wrong, per_mille, seed });
+        let end = self.span(30 * SECOND, 6 * HOUR);
+        self.after(end, Deed::Op(Op::Clear));
+    }
+    fn endpoints(&self) -> u8 {
+        match self.below(4) {
+            0 => ALL,
+            1 => 1 << self.below(5),
+            _ => START,
+        }
+    }
+}
+
+/// A kind of thing that happens: its name, the shortest and the longest mean time between two of it in minutes, and
+/// what it is.
+type Kind = (&'static str, i64, i64, fn(&mut Draw));
+
+/// What goes wrong.
+const FAULTS: [Kind; 25] = [
+    ("container dead", 90, 720, |d| {
+        d.now(Op::Kill);
+        let dead = d.span(30 * SECOND, 4 * HOUR);
+        d.after(dead, Deed::Op(Op::Restart));
+    }),
+    ("container asleep", 90, 720, |d| {
+        let boot = u16::from(d.byte());
+        d.now(Op::Sleep(boot));
+    }),
+    ("container replaced", 60, 720, |d| d.now(Op::Restart)),
+    ("container draining", 120, 720, |d| {
+        let grace = u16::try_from(d.between(1, 400)).expect("small");
+        d.now(Op::Drain(grace));
+        let late = d.span(SECOND, 30 * MINUTE);
+        d.after(late, Deed::Op(Op::Restart));
+    }),
+    ("eviction told", 240, 720, |d| d.now(Op::Evict)),
+    ("refused", 60, 720, |d| d.outage(d.endpoints(), Wrong::Refuse)),
+    ("lost before", 60, 720, |d| d.outage(d.endpoints(), Wrong::DropBefore)),
+    ("start lost, agent alive", 60, 720, |d| {
+        let wrong = if d.chance.per_mille(500) { Wrong::DropAfter } else { Wrong::HangAfter };
+        d.outage(START, wrong);
+    }),
+    ("no answer", 60, 720, |d| d.outage(d.endpoints(), Wrong::HangBefore)),
+    ("late answers", 60, 720, |d| {
+        let late = u16::try_from(d.between(1, 80)).expect("small");
+        d.outage(d.endpoints(), Wrong::Slow(late));
+    }),
+    ("4xx", 90, 720, |d| {
+        let n = 14 + d.below(4);
+        d.outage(d.endpoints(), Wrong::Says(n));
+    }),
+    ("5xx", 60, 720, |d| {
+        let n = d.below(3);
+        d.outage(d.endpoints(), Wrong::Says(n));
+    }),
+    ("model error", 120, 720, |d| {
+        let n = 3 + d.below(3);
+        d.outage(START, Wrong::Says(n));
+    }),
+    ("429 and Retry-After", 90, 720, |d| {
+        let n = [10, 12, 13][usize::from(d.below(3))];
+        d.outage(d.endpoints(), Wrong::Says(n));
+    }),
+    ("draining answer", 120, 720, |d| d.outage(START, Wrong::Says(8))),
+    ("platform error", 60, 720, |d| {
+        let n = [6, 9, 11][usize::from(d.below(3))];
+        d.outage(d.endpoints(), Wrong::Says(n));
+    }),
+    ("odd answer", 120, 720, |d| {
+        let n = [7, 18][usize::from(d.below(2))];
+        d.outage(d.endpoints(), Wrong::Says(n));
+    }),
+    ("done, and an error answered", 120, 720, |d| {
+        let n = d.below(19);
+        d.outage(START, Wrong::DoesAndSays(n));
+    }),
+    ("agents behave", 20, 240, |d| {
+        let (kind, seed) = (d.byte(), d.chance.next_u64());
+        d.now(Op::Behave(kind, seed));
+    }),
+    ("voices lost, late, twice", 60, 480, |d| {
+        let (kind, seed) = (d.byte(), d.chance.next_u64());
+        d.now(Op::Voices(kind, seed));
+        let end = d.span(MINUTE, 3 * HOUR);
+        d.after(end, Deed::Op(Op::HearAll));
+    }),
+    ("voice of a process that is gone", 10, 240, |d| {
+        let (nth, says) = (u16::from(d.byte()), d.below(3));
+        d.after(0, Deed::Ghost { nth, says });
+    }),
+    ("stall", 30, 480, |d| {
+        let ms = d.span(10, 20 * MINUTE);
+        d.after(0, Deed::Stall(ms));
+    }),
+    ("crash", 20, 480, |d| {
+        let losing = d.chance.per_mille(500);
+        d.now(Op::Crash(losing));
+    }),
+    ("crash in flight", 15, 480, |d| {
+        let (steps, losing) = (d.below(8), d.chance.per_mille(500));
+        d.after(0, Deed::CrashInFlight { steps, losing });
+    }),
+    ("webhook down", 60, 480, |d| {
+        let kind = 1 + d.below(3);
+        d.now(Op::Webhook(kind));
+        let end = d.span(MINUTE, 5 * HOUR);
+        d.after(end, Deed::Op(Op::Webhook(0)));
+    }),
+];
+
+/// What people, the mayor and odd agents do.
+const PEOPLE: [Kind; 30] = [
+    ("burst", 120, 1_440, |d| {
+        let n = u16::try_from(d.span(3, 40)).expect("small");
+        d.after(0, Deed::Burst(n));
+    }),
+    ("create", 30, 480, |d| {
+        let (rig, on) = (d.byte(), d.few());
+        d.now(Op::Create { rig, on });
+    }),
+    ("cancel", 30, 480, |d| {
+        let n = d.byte();
+        d.now(Op::Cancel(n));
+    }),
+    ("close", 60, 480, |d| {
+        let n = d.byte();
+        d.now(Op::Close(n));
+    }),
+    ("status by hand", 30, 480, |d| {
+        let (b, s) = (d.byte(), d.byte());
+        d.now(Op::SetStatus(b, s));
+    }),
+    ("redrive", 20, 240, |d| {
+        let n = d.byte();
+        d.now(Op::Redrive(n));
+    }),
+    ("redrive many", 120, 720, |d| {
+        let n = d.byte();
+        d.now(Op::RedriveMany(n));
+    }),
+    ("label", 60, 480, |d| {
+        let (b, held) = (d.byte(), d.chance.per_mille(400));
+        d.now(Op::Label(b, held));
+    }),
+    ("priority", 60, 480, |d| {
+        let (b, p) = (d.byte(), d.below(4));
+        d.now(Op::Priority(b, p));
+    }),
+    ("depend", 60, 480, |d| {
+        let (b, on) = (d.byte(), d.few());
+        d.now(Op::Depend(b, on));
+    }),
+    ("lenient", 120, 720, |d| {
+        let b = d.byte();
+        d.now(Op::Lenient(b));
+    }),
+    ("move", 60, 480, |d| {
+        let (b, rig) = (d.byte(), d.maybe_rig());
+        d.now(Op::Move(b, rig));
+    }),
+    ("delete bead", 60, 720, |d| {
+        let b = d.byte();
+        d.now(Op::DeleteBead(b));
+    }),
+    ("override", 60, 720, |d| {
+        let (rig, mode, minutes) = (d.maybe_rig(), d.below(4), 1 + d.below(59));
+        d.now(Op::Override { rig, mode, minutes });
+    }),
+    ("probe", 20, 240, |d| {
+        let rig = d.maybe_rig();
+        d.now(Op::Probe(rig));
+    }),
+    ("limits", 120, 720, |d| {
+        let (agents, per_rig, starts) = (1 + d.below(6), 1 + d.below(5), 1 + d.below(8));
+        d.now(Op::Limits { agents, per_rig, starts });
+    }),
+    ("cap", 120, 720, |d| {
+        let n = 1 + d.below(7);
+        d.now(Op::Cap(n));
+    }),
+    ("rig limits", 120, 720, |d| {
+        let r = d.byte();
+        let polecats = d.chance.per_mille(500).then(|| 1 + d.below(3));
+        let cap = d.chance.per_mille(500).then(|| 1 + d.below(7));
+        d.now(Op::RigLimits(r, polecats, cap));
+    }),
+    ("add rig", 60, 720, |d| d.now(Op::AddRig)),
+    ("remove rig", 240, 1_440, |d| {
+        let r = d.byte();
+        d.now(Op::RemoveRig(r));
+    }),
+    ("agent made or deleted", 60, 720, |d| {
+        let a = d.byte();
+        let op = if d.chance.per_mille(500) { Op::CreateAgent(a) } else { Op::DeleteAgent(a) };
+        d.now(op);
+    }),
+    ("hook", 60, 480, |d| {
+        let (a, b) = (d.byte(), d.byte());
+        d.now(Op::Hook(a, b));
+    }),
+    ("unhook", 60, 480, |d| {
+        let a = d.byte();
+        d.now(Op::Unhook(a));
+    }),
+    ("done out of turn", 60, 480, |d| {
+        let (a, branch) = (d.byte(), d.chance.per_mille(700));
+        d.now(Op::AgentDone(a, branch));
+    }),
+    ("agent closes its bead", 60, 480, |d| {
+        let a = d.byte();
+        d.now(Op::AgentCloses(a));
+    }),
+    ("completed out of turn", 120, 720, |d| {
+        let (a, failed) = (d.byte(), d.chance.per_mille(500));
+        // Its process lives, and nobody would stop it.
+        if !d.stops_work {
+            d.now(Op::AgentCompleted(a, failed));
+        }
+    }),
+    ("verdict by hand", 60, 480, |d| {
+        let (m, v) = (d.byte(), d.byte());
+        d.now(Op::Verdict(m, v));
+    }),
+    ("submitted by an agent", 120, 720, |d| {
+        let (a, b) = (d.byte(), d.byte());
+        d.now(Op::Submit(a, b));
+    }),
+    ("checkpoint", 60, 480, |d| {
+        let a = d.byte();
+        d.now(Op::Checkpoint(a));
+    }),
+    ("mayor", 60, 480, |d| match d.below(3) {
+        0 => d.now(Op::MayorReads),
+        1 => d.now(Op::TestNotice),
+        _ => {
+            let a = d.byte();
+            d.after(0, Deed::Mail(a));
+        }
+    }),
+];
+
+/// Draws the history of `seed` for so long.
+#[must_use]
+pub fn history(seed: u64, lasts: Millis) -> History {
+    let chance = SplitMix64::new(seed ^ 0x5eed_0f70_3415);
+    let stops_work = chance.per_mille(600);
+    let mut deeds = Vec::new();
+    let plenty = |kind: &Kind, deeds: &mut Vec<Timed>| {
+        let &(name, least, most, draw) = kind;
+        // Its own generator: a longer history begins with the shorter one.
+        let own = SplitMix64::new(chance.next_u64());
+        let mean = (least << own.below(4)).min(most) * MINUTE;
+        let mut at = 0;
+        loop {
+            // The sum of two even draws: neither a clock nor all at once.
+            at += gap(&own, mean) + gap(&own, mean);
+            if at >= lasts {
+                break;
+            }
+            draw(&mut Draw { chance: &own, stops_work, at, kind: name, deeds });
+        }
+    };
+    let sling: Kind = ("sling", 4, 60, |d| {
+        let (rig, rank, on, held) = (d.byte(), d.below(4), d.few(), d.chance.per_mille(50));
+        d.now(Op::Sling { rig, rank, on, held });
+    });
+    plenty(&sling, &mut deeds);
+    let (faults, people) = (100 + chance.below(500), 100 + chance.below(500));
+    for kind in &FAULTS {
+        if chance.per_mille(faults) {
+            plenty(kind, &mut deeds);
+        }
+    }
+    for kind in &PEOPLE {
+        if chance.per_mille(people) {
+            plenty(kind, &mut deeds);
+        }
+    }
+    deeds.retain(|d| d.at < lasts);
+    deeds.sort_by_key(|d| d.at);
+    History { seed, lasts, stops_work, deeds }
+}
+
+/// Between 1 ms and `mean`, so that two make `mean` on average.
+fn gap(chance: &SplitMix64, mean: Millis) -> Millis {
+    1 + i64::try_from(chance.below(u64::try_from(mean).expect("positive"))).expect("small")
+}

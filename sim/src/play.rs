@@ -1,0 +1,303 @@
+//! A history happens to a town, and everything is checked.
+
+use crate::cover::{Cover, Pairs};
+use crate::deed::{Deed, History, Timed};
+use crate::history::{Op, Play};
+use gastown::town::command::{Actor, Command, Heartbeat};
+use gastown::town::id::{AgentId, RigId};
+use gastown::town::sql::Sql as _;
+use gastown::town::time::{HOUR, Millis, Timestamp};
+use gastown_host::fault::Endpoint;
+use gastown_host::ids::SplitMix64;
+use gastown_host::world::World;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Once;
+
+/// Every so many checks the public answers are compared, too.
+const ANSWERS_EVERY: u64 = 211;
+
+/// How a run broke a promise.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What stays the same while the history shrinks: the words of the first line, without ids and numbers.
+    pub class: String,
+    /// All of it, with what happened last.
+    pub told: String,
+    /// How long after the founding.
+    pub at: Millis,
+}
+
+/// What runs have come to, so far.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Histories played to their end.
+    pub runs: u64,
+    /// Simulated time.
+    pub lived: Millis,
+    /// Things that happened.
+    pub steps: u64,
+    /// Commands and voices that the town handled, outcomes it settled, ticks, crashes.
+    pub events: [u64; 5],
+    /// Processes that really started.
+    pub starts: u64,
+    /// Deeds by kind: people's and what goes wrong.
+    pub deeds: BTreeMap<&'static str, u64>,
+    /// Calls that went wrong, by kind.
+    pub calls: BTreeMap<&'static str, u64>,
+    /// Pairs of states seen.
+    pub pairs: Pairs,
+}
+
+impl Report {
+    /// In words.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let [commands, voices, outcomes, ticks, crashes] = self.events;
+        let hours = self.lived / HOUR;
+        let list = |of: &BTreeMap<&'static str, u64>| {
+            of.iter().fold(String::new(), |mut out, (kind, n)| {
+                let _ = writeln!(out, "  {n:>8}  {kind}");
+                out
+            })
+        };
+        let pairs = self.pairs.iter().fold(String::new(), |mut out, ((what, from, to), n)| {
+            let _ = writeln!(out, "  {n:>8}  {what}: {from} -> {to}");
+            out
+        });
+        format!(
+            "{} runs, {}.{} town-days, {} steps; {commands} commands, {voices} voices, {outcomes} outcomes, {ticks} \
+             ticks, {crashes} crashes; {} real starts\nwhat happened, by kind:\n{}calls that went wrong, by \
+             kind:\n{}state pairs, {}:\n{pairs}",
+            self.runs,
+            hours / 24,
+            hours % 24 * 10 / 24,
+            self.steps,
+            self.starts,
+            list(&self.deeds),
+            list(&self.calls),
+            self.pairs.len(),
+        )
+    }
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Plays a history on a town of its own.
+///
+/// # Errors
+/// The first promise that it broke.
+pub fn play(history: &History, report: &mut Report) -> Result<(), Failure> {
+    static HOOK: Once = Once::new();
+    // A broken promise is a panic that is caught here and told once, shrunk: not a thousand times on the way.
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                usual(info);
+            }
+        }));
+    });
+    let at = Rc::new(Cell::new(0));
+    let seen = Rc::clone(&at);
+    let was_quiet = QUIET.replace(true);
+    let played = catch_unwind(AssertUnwindSafe(|| Run::new(history, report, seen).live_to_the_end()));
+    QUIET.set(was_quiet);
+    played.map_err(|panic| {
+        let told = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()))
+            .unwrap_or_else(|| "a panic without words".to_owned());
+        Failure { class: class(&told), told, at: at.get() }
+    })
+}
+
+/// The first words of a failure that are neither ids nor numbers, but for the invariant's.
+fn class(told: &str) -> String {
+    let line = told.lines().next().unwrap_or_default();
+    let line = line.split("explain says").next().unwrap_or(line);
+    let (number, rest) = line.split_once(": ").unwrap_or(("", line));
+    let plain = |w: &&str| !w.contains(|c: char| c.is_ascii_digit() || c == '{' || c == '"');
+    let words: Vec<&str> = rest.split_whitespace().filter(plain).take(8).collect();
+    format!("{number}: {}", words.join(" "))
+}
+
+struct Run<'a> {
+    history: &'a History,
+    report: &'a mut Report,
+    play: Play,
+    cover: Cover,
+    begun: Timestamp,
+    at: Rc<Cell<Millis>>,
+    wrong: Rc<RefCell<BTreeMap<&'static str, u64>>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(history: &'a History, report: &'a mut Report, at: Rc<Cell<Millis>>) -> Self {
+        let mut play = Play::new(history.seed, history.stops_work, ANSWERS_EVERY);
+        play.world.keep_history = false;
+        let begun = play.world.now();
+        Self { history, report, play, cover: Cover::default(), begun, at, wrong: Rc::default() }
+    }
+
+    fn live_to_the_end(mut self) {
+        for timed in &self.history.deeds {
+            self.run_until(self.begun.plus(timed.at));
+            self.deed(timed);
+            self.look();
+        }
+        self.run_until(self.begun.plus(self.history.lasts));
+        self.play.heal_and_demand_everything();
+        if self.history.stops_work {
+            self.play.nothing_twice();
+        } else {
+            self.play.no_attempt_twice();
+        }
+        self.look();
+        let (world, report) = (&self.play.world, self.report);
+        let counts = &world.counts;
+        report.runs += 1;
+        report.lived += world.now().since(self.begun);
+        let events = [counts.commands, counts.voices, counts.outcomes, counts.ticks, counts.crashes];
+        for (sum, n) in report.events.iter_mut().zip(events) {
+            *sum += n;
+        }
+        report.starts += u64::try_from(world.starts().len()).expect("few");
+        for (kind, n) in self.wrong.borrow().iter() {
+            *report.calls.entry(kind).or_default() += n;
+        }
+        for (pair, n) in &self.cover.pairs {
+            *report.pairs.entry(pair.clone()).or_default() += n;
+        }
+    }
+
+    fn look(&mut self) {
+        self.at.set(self.play.world.now().since(self.begun));
+        self.cover.see(&self.play.world);
+    }
+
+    fn run_until(&mut self, end: Timestamp) {
+        while self.play.world.step(end) {
+            self.report.steps += 1;
+            self.look();
+        }
+        if self.play.world.now() < end {
+            self.play.world.clock.set(end);
+        }
+    }
+
+    fn deed(&mut self, timed: &Timed) {
+        *self.report.deeds.entry(timed.kind).or_default() += 1;
+        match &timed.deed {
+            Deed::Op(op) => self.play.one(op),
+            Deed::Burst(n) => {
+                for nth in 0..*n {
+                    let rig = u8::try_from(nth % 4).expect("small");
+                    self.play.one(&Op::Sling { rig, rank: 2, on: Vec::new(), held: false });
+                }
+            }
+            Deed::Flaky { endpoints, wrong, per_mille, seed } => {
+                let (endpoints, fault, per_mille) = (*endpoints, wrong.fault(), u64::from(*per_mille));
+                let (chance, kind, counted) = (SplitMix64::new(*seed), timed.kind, Rc::clone(&self.wrong));
+                self.play.world.container.faults.script(move |_, endpoint, _, _| {
+                    let place = Endpoint::ALL.iter().position(|e| *e == endpoint)?;
+                    let hit = endpoints >> place & 1 == 1 && chance.per_mille(per_mille);
+                    hit.then(|| {
+                        *counted.borrow_mut().entry(kind).or_default() += 1;
+                        fault.clone()
+                    })
+                });
+            }
+            Deed::Stall(ms) => {
+                self.play.world.clock.advance(*ms);
+            }
+            Deed::CrashInFlight { steps, losing } => {
+                let end = self.play.world.now().plus(HOUR);
+                while self.play.world.in_the_air() == 0 && self.step(end) {}
+                for _ in 0..*steps {
+                    self.step(end);
+                }
+                self.play.one(&Op::Crash(*losing));
+            }
+            Deed::Ghost { nth, says } => self.ghost(usize::from(*nth), *says),
+            Deed::Mail(a) => self.mail(usize::from(*a)),
+            Deed::Tamper(sql) => {
+                self.play.world.sql.execute(sql, &[]).expect("the statement is good");
+            }
+        }
+    }
+
+    fn step(&mut self, end: Timestamp) -> bool {
+        let stepped = self.play.world.step(end);
+        self.report.steps += u64::from(stepped);
+        self.look();
+        stepped
+    }
+
+    /// What a process said before it ended arrives only now.
+    fn ghost(&mut self, nth: usize, says: u8) {
+        let starts = self.play.world.starts();
+        let lives = |attempt: &str| starts.iter().any(|s| s.attempt_id == attempt && s.ended_at.is_none());
+        let gone: Vec<_> = starts.iter().filter(|s| s.role != "mayor" && !lives(&s.attempt_id)).collect();
+        // The latest are the likeliest.
+        let Some(start) = gone.len().checked_sub(1 + nth % 8).and_then(|at| gone.get(at)) else { return };
+        let agent_id = AgentId(start.agent_id.clone());
+        let dispatch_id = Some(start.attempt_id.clone());
+        let command = match says % 3 {
+            0 => Command::Heartbeat {
+                body: Heartbeat {
+                    agent_id: Some(start.agent_id.clone()),
+                    status: Some("running".to_owned()),
+                    container_instance_id: Some(start.instance_id.clone()),
+                    dispatch_id: dispatch_id.clone(),
+                    ..Heartbeat::default()
+                },
+                agent_id: agent_id.clone(),
+            },
+            1 => Command::Done {
+                agent_id: agent_id.clone(),
+                branch: Some("gt/late/branch".to_owned()),
+                pr_url: None,
+                summary: None,
+            },
+            _ => Command::Completed {
+                agent_id: agent_id.clone(),
+                status: "failed".to_owned(),
+                reason: None,
+                phase: None,
+                model_status: None,
+            },
+        };
+        self.play.tell(&Actor::Container { agent_id: Some(agent_id), dispatch_id }, command);
+    }
+
+    fn mail(&mut self, nth: usize) {
+        let text = |world: &World, sql: &str| -> Vec<String> {
+            world.sql.peek(sql, &[]).iter().filter_map(|r| r.text(0).ok()).collect()
+        };
+        let agents = text(&self.play.world, "SELECT agent_id FROM agents ORDER BY seq");
+        let rigs = text(&self.play.world, "SELECT rig_id FROM rigs ORDER BY seq");
+        let mayor = text(&self.play.world, "SELECT mayor_agent_id FROM town");
+        let (Some(from), Some(to)) = (agents.get(nth % agents.len().max(1)), mayor.first()) else { return };
+        let actor = Actor::Container { agent_id: Some(AgentId(from.clone())), dispatch_id: None };
+        let mail = Command::SendMail {
+            from_agent_id: from.clone(),
+            to_agent_id: to.clone(),
+            subject: "A question".to_owned(),
+            body: "What now?".to_owned(),
+        };
+        self.play.tell(&actor, mail);
+        if let Some(rig_id) = rigs.get(nth % rigs.len().max(1)) {
+            let title = "It is stuck".to_owned();
+            let rig_id = RigId(rig_id.clone());
+            let escalate = Command::Escalate { rig_id, title, body: None, priority: None, metadata: None };
+            self.play.tell(&actor, escalate);
+        }
+    }
+}
