@@ -33,13 +33,15 @@ use gastown::town::time::{HOUR, MINUTE};
 use history::{Op, Play, ops};
 use holds::{Held, Hold};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, FileFailurePersistence};
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed};
 use std::collections::BTreeSet;
 
 fn cases(default: u32) -> Config {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    // `make test` walks the same histories every time; a search (PROPTEST_CASES=5000) walks new ones.
+    let search: Option<u32> = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
     Config {
-        cases,
+        cases: search.unwrap_or(default),
+        rng_seed: if search.is_some() { RngSeed::Random } else { RngSeed::Fixed(0x0067_6173_746f_776e) },
         max_shrink_iters: 3_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
         ..Config::default()
