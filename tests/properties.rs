@@ -109,7 +109,7 @@ fn some_holds() -> impl Strategy<Value = BTreeSet<Hold>> {
 }
 
 proptest! {
-    #![proptest_config(cases(40))]
+    #![proptest_config(cases(16))]
 
     /// Invariant 13: `explain` names exactly what holds a bead; whoever lifts all of it sees the bead start, and whoever
     /// leaves any one of it in place does not.

@@ -559,3 +559,20 @@ fn a_bead_in_review_is_explained_by_what_holds_its_merge_request() {
     assert_eq!(said["verdict"], "in_review");
     assert_eq!(said["holds"][0]["code"], "breaker_open", "{said}");
 }
+
+#[test]
+fn a_start_that_the_platform_answered_with_502_is_stopped_before_the_bead_starts_again() {
+    use gastown_host::behaviour::Behaviour;
+    use gastown_host::fault::{Endpoint, Fault};
+    let (mut w, rig) = World::founded(909);
+    // It runs, says nothing, and nobody knows of it.
+    w.container.behave_all(Behaviour::hangs().mute());
+    w.container.faults.once(Endpoint::Start, Fault::answer_after(502, "bad gateway"));
+    let bead = w.sling(&rig, "answered by the platform");
+    w.run_for(5 * 60_000);
+    let attempts = w.attempts(&bead);
+    assert_eq!(attempts[0]["code"], "container.unavailable", "{}", w.journal());
+    assert!(attempts.len() > 1, "it is tried again");
+    let starts = w.starts_of(&bead);
+    assert!(starts[0].ended_at.is_some_and(|end| end < starts[1].at), "the first process is gone by then: {starts:?}");
+}

@@ -29,6 +29,7 @@ use crate::{
         error::TownError,
         id::RigId,
         migrate,
+        reconcile::TICK_EVENT,
         sql::Sql,
         state::State as TownState,
         time::{Millis, SECOND, Timestamp},
@@ -216,7 +217,18 @@ impl TownDO {
     pub(super) fn tick(&self) -> std::result::Result<Vec<Effect>, String> {
         let ids = RandomIds;
         let ctx = Ctx::new(clock::now(), &ids);
-        self.ledger.measure(&self.sql, TICK, || Town::new(&self.sql).tick(&ctx)).map_err(|e| words(&e))
+        let mut effects =
+            self.ledger.measure(&self.sql, TICK, || Town::new(&self.sql).tick(&ctx)).map_err(|e| words(&e))?;
+        for effect in &mut effects {
+            if let Effect::Emit(point) = effect
+                && point.event == TICK_EVENT
+            {
+                #[allow(clippy::cast_precision_loss, reason = "a tick is no 2^53 milliseconds long")]
+                let wall = clock::now().since(ctx.now) as f64;
+                point.duration_ms = wall;
+            }
+        }
+        Ok(effects)
     }
 
     pub(super) fn settle(&self, outcome: Outcome) -> std::result::Result<Vec<Effect>, String> {

@@ -8,14 +8,12 @@ use super::super::agent::Role;
 use super::super::bead::{self, Bead, Because, Status};
 use super::super::command::{Actor, Heartbeat};
 use super::super::config::Config;
-use super::super::effect::DataPoint;
 use super::super::error::TownError;
 use super::super::id::{AgentId, AttemptId};
 use super::super::policy::{BOOT_GRACE, INSTANCE_BYTES, LATE_STOP_EVERY};
 use super::super::review;
 use super::super::sql::Sql;
 use super::super::state::State;
-use super::super::time::Timestamp;
 use super::super::{agent, text};
 use super::attempt::{self, Attempt, Outcome};
 use super::failure::classify_completed;
@@ -263,16 +261,4 @@ pub struct Completion<'a> {
     pub phase: Option<&'a str>,
     /// The model provider's last status.
     pub model_status: Option<u16>,
-}
-
-/// A data point for a heartbeat's lateness is not worth its price; the tick's own point tells the load.
-#[must_use]
-pub fn tick_point(now: Timestamp, effects: usize, rows_read: u64, rows_written: u64) -> DataPoint {
-    let _ = now;
-    #[allow(clippy::cast_precision_loss, reason = "counts of one tick are far below 2^53")]
-    DataPoint {
-        event: "reconciler_tick",
-        own: [effects as f64, rows_read as f64, rows_written as f64, 0.0, 0.0, 0.0, 0.0, 0.0],
-        ..DataPoint::default()
-    }
 }

@@ -92,6 +92,10 @@ fn started(sql: &dyn Sql, ctx: &Ctx<'_>, id: &AttemptId, answer: &Answer) -> Res
             Ok(Vec::new())
         }
         (StartVerdict::Failed(f), Answer::Http { .. }) => {
+            if f.code == Code::ContainerUnavailable {
+                // The platform's own word: whether the request had reached the container, nobody knows.
+                stops::owe(sql, ctx, &attempt, When::ItAnswers)?;
+            }
             finish(sql, ctx, &attempt, End::Failed(f))?;
             Ok(Vec::new())
         }
