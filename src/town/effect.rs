@@ -3,7 +3,7 @@
 //!
 //! Effects that name the same agent are performed in the order in which they were emitted.
 
-use super::id::{AgentId, AttemptId, RigId};
+use super::id::{AgentId, AttemptId};
 use super::time::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -243,17 +243,6 @@ pub enum Outcome {
         /// What the receiver said.
         answer: Answer,
     },
-}
-
-/// The rig of a start, as branch names and clones need it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RigRef {
-    /// The rig.
-    pub rig_id: RigId,
-    /// Its repository.
-    pub git_url: String,
-    /// Its default branch.
-    pub default_branch: String,
 }
 
 /// A container's status answer: `{status, exitReason, …}` (`protocol.md` 4.6).

@@ -21,7 +21,7 @@ use super::rig;
 use super::sql::{Row, Sql, SqlError, Value, first};
 use super::state::State;
 use super::text;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 /// The satellite row of a merge request.
 #[derive(Clone, Debug)]
@@ -346,12 +346,6 @@ pub fn end_of_source(sql: &dyn Sql, ctx: &Ctx<'_>, source: &BeadId, to: Status, 
         bead::transition(sql, ctx, &mut bead, to, Because { failure, ..Because::of("system", reason) })?;
     }
     Ok(())
-}
-
-/// `metadata` of a source shows its newest MR to people and tools.
-#[must_use]
-pub fn shown(mr: &MergeRequest) -> Json {
-    json!({"mr_bead_id": mr.bead_id, "branch": mr.branch, "target_branch": mr.target_branch, "verdict": mr.verdict})
 }
 
 /// Forgets a deleted bead's satellite row.

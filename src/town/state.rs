@@ -3,7 +3,7 @@
 use super::error::TownError;
 use super::id::{AgentId, BeadId};
 use super::sql::{Sql, SqlError, Value, first};
-use super::time::{Millis, Timestamp};
+use super::time::Timestamp;
 
 /// The single row of table `town`.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,12 +149,6 @@ impl State {
     #[must_use]
     pub fn other_proof(&self, bead: &BeadId) -> Option<Timestamp> {
         if self.last_proven_bead.as_ref() == Some(bead) { self.other_proven_at } else { self.last_proven_at }
-    }
-
-    /// The milliseconds since `since`, or 0 if there is none.
-    #[must_use]
-    pub fn draining_for(&self, now: Timestamp) -> Millis {
-        self.draining_since.map_or(0, |since| now.since(since))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The invariants of `domain.md` 10 that rows alone can show, counted in production.
+//! The invariants of `domain.md` 10 that the live attempts alone can show: for tests and for whoever looks into a town.
 
 use super::super::error::TownError;
 use super::super::sql::Sql;
