@@ -54,6 +54,7 @@ pub async fn serve(mut req: Request, env: Env) -> Result<Response> {
         }
     };
     let sent = sent.unwrap_or_else(|refusal| Sent::from(refusal.answer()));
+    discard(&mut req).await;
     let headers = header_map(&cors)?;
     headers.set("Content-Type", "application/json")?;
     // What a town says is true now and nobody else's business.
@@ -134,7 +135,7 @@ impl Door<'_> {
             return self.refresh(caller).await;
         }
         let admitted = auth::admit(self.matched, caller, self.settings.policy(), clock::now())?;
-        let bytes = read(req, length.as_deref()).await?;
+        let bytes = read(req, length.as_deref(), MAX_BODY_BYTES).await?;
         let body = Body::parse(&bytes);
         self.confirm(&admitted.ownership).await?;
 
@@ -212,13 +213,23 @@ impl Door<'_> {
 }
 
 /// Reads a body within its limit, piece by piece: what is too large is never held.
-async fn read(req: &mut Request, length: Option<&str>) -> Result<Vec<u8>, Refusal> {
-    let mut body = Bounded::announced(length, MAX_BODY_BYTES)?;
+async fn read(req: &mut Request, length: Option<&str>, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let mut body = Bounded::announced(length, limit)?;
     if req.inner().body().is_some() {
         let mut pieces = req.stream().map_err(|_| Refusal::bad_query("The body could not be read"))?;
         while let Some(piece) = pieces.next().await {
             body.push(&piece.map_err(|_| Refusal::bad_query("The body could not be read"))?)?;
         }
     }
-    Ok(body.into_bytes())
+    body.into_bytes()
+}
+
+/// Throws a body away that nobody read, because the request was refused or has no use for one: see
+/// [`MAX_DISCARDED_BYTES`](super::body::MAX_DISCARDED_BYTES). Whether it can be read does not matter any more.
+async fn discard(req: &mut Request) {
+    if req.inner().body_used() {
+        return;
+    }
+    let length = req.headers().get("Content-Length").ok().flatten();
+    let _ = read(req, length.as_deref(), 0).await;
 }
