@@ -5,6 +5,7 @@
 #[path = "support_host/mod.rs"]
 mod support;
 
+use gastown::town::Town;
 use gastown::town::agent::{self, Role};
 use gastown::town::command::{Actor, BeadPatch, Command, Heartbeat, NewBead};
 use gastown::town::effect::{Answer, Outcome};
@@ -12,7 +13,6 @@ use gastown::town::error::TownError;
 use gastown::town::id::{AgentId, BeadId, RigId};
 use gastown::town::reconcile::invariants;
 use gastown::town::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};
-use gastown::town::{Ctx, Town};
 use gastown_host::behaviour::Behaviour;
 use gastown_host::fault::{Endpoint, Fault};
 use gastown_host::world::{Fate, World};
@@ -30,7 +30,7 @@ fn issue(title: &str) -> NewBead {
 }
 
 fn next_wake(w: &World) -> Option<Timestamp> {
-    Town::new(&w.sql).next_wake(&Ctx::new(w.now(), &w.ids)).unwrap()
+    Town::new(&w.sql).next_wake(&w.ctx()).unwrap()
 }
 
 fn count(w: &World, sql: &str) -> i64 {
@@ -469,7 +469,7 @@ fn a_gateways_timeout_after_the_first_heartbeat_ends_nothing() {
     assert_eq!(text(&attempt, "outcome"), "proven", "its heartbeat has overtaken the answer");
     let answer = Answer::Http { status: 504, body: "upstream request timeout".to_owned(), retry_after: None };
     let started = Outcome::Started { attempt_id: text(&attempt, "attempt_id").into(), answer, stops: Vec::new() };
-    Town::new(&w.sql).settle(&Ctx::new(w.now(), &w.ids), started).unwrap();
+    Town::new(&w.sql).settle(&w.ctx(), started).unwrap();
     assert_eq!(text(&last(&w, &bead), "outcome"), "proven");
     assert_eq!(w.status(&bead), "in_progress");
 }

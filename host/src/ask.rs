@@ -7,7 +7,7 @@ use gastown::town::command::{Actor, AttemptFilter, Command, NewBead, Page};
 use gastown::town::effect::DataPoint;
 use gastown::town::error::TownError;
 use gastown::town::id::{BeadId, Ids, RigId};
-use gastown::town::{Ctx, Reply, Town};
+use gastown::town::{Reply, Town};
 use serde_json::Value as Json;
 
 impl World {
@@ -68,7 +68,7 @@ impl World {
     /// must not see another history.
     fn ask(&self, command: Command) -> Json {
         let told = format!("{command:?}");
-        let reply = Town::new(&self.sql).handle(&Ctx::new(self.now(), &self.ids), &owner(), command);
+        let reply = Town::new(&self.sql).handle(&self.ctx(), &owner(), command);
         reply.unwrap_or_else(|e| panic!("{told}: {e:?}")).data
     }
 

@@ -24,6 +24,7 @@ use gastown::town::effect::{Answer, DataPoint, Effect, FleetReport, Outcome};
 use gastown::town::error::TownError;
 use gastown::town::id::RigId;
 use gastown::town::policy::{CALLS_AT_ONCE, STARTS_AT_ONCE};
+use gastown::town::pulse::Pulses;
 use gastown::town::time::{Millis, SECOND, Timestamp};
 use gastown::town::{Ctx, Reply, Town, migrate};
 use std::collections::{BTreeMap, VecDeque};
@@ -85,6 +86,8 @@ pub struct World {
     pub clock: Clock,
     /// Where the town's ids come from.
     pub ids: SeededIds,
+    /// What the object remembers; lost with it.
+    pub pulses: Pulses,
     /// The container.
     pub container: Container,
     /// The receiver of the webhook.
@@ -160,11 +163,13 @@ impl World {
 
     fn over(sql: Sqlite, seed: u64) -> Self {
         let clock = Clock::default();
-        let container = Container::new(seed ^ 0xc0_47a1_4e12, clock.now());
+        let clock_now = clock.now();
+        let container = Container::new(seed ^ 0xc0_47a1_4e12, clock_now);
         let mut world = Self {
             sql,
             clock,
             ids: SeededIds::new(seed),
+            pulses: Pulses::new(clock_now),
             container,
             webhook: Webhook::default(),
             town_id: String::new(),
@@ -192,10 +197,17 @@ impl World {
         world
     }
 
+    /// What the object hands to every verb.
+    #[must_use]
+    pub const fn ctx(&self) -> Ctx<'_> {
+        Ctx::new(self.now(), &self.ids).remembering(&self.pulses)
+    }
+
     /// What a new object does first.
     fn awake(&mut self) {
+        self.pulses = Pulses::new(self.now());
         migrate::migrate(&self.sql, self.now()).unwrap_or_else(|e| panic!("the migrations failed: {e}"));
-        let resumed = Town::new(&self.sql).resume(&Ctx::new(self.now(), &self.ids));
+        let resumed = Town::new(&self.sql).resume(&self.ctx());
         if let Err(e) = resumed {
             self.failed("resume", e);
         }
@@ -335,7 +347,7 @@ impl World {
         if self.air.is_empty() && self.waiting.is_empty() {
             self.counts.alarms += 1;
         }
-        let ticked = Town::new(&self.sql).tick(&Ctx::new(now, &self.ids));
+        let ticked = Town::new(&self.sql).tick(&self.ctx());
         match ticked {
             Ok(effects) => {
                 self.perform(effects);
@@ -350,7 +362,7 @@ impl World {
 
     /// Asks for the deadline; it is never armed before `earliest`.
     fn rearm(&mut self, earliest: Timestamp) {
-        let wake = Town::new(&self.sql).next_wake(&Ctx::new(self.now(), &self.ids));
+        let wake = Town::new(&self.sql).next_wake(&self.ctx());
         match wake {
             Ok(wake) => self.arm(wake.map(|at| at.max(earliest))),
             Err(e) => {
@@ -488,7 +500,7 @@ impl World {
                 if self.keep_history {
                     self.outcomes.push((now, outcome.clone()));
                 }
-                let settled = Town::new(&self.sql).settle(&Ctx::new(now, &self.ids), outcome);
+                let settled = Town::new(&self.sql).settle(&self.ctx(), outcome);
                 match settled {
                     Ok(effects) => self.perform(effects),
                     // The outcome is lost, as it is in production: the lease of what was booked brings it back.
@@ -548,7 +560,7 @@ impl World {
 
     pub(crate) fn apply(&mut self, actor: &Actor, command: Command) -> Result<Reply, TownError> {
         let now = self.now();
-        let reply = Town::new(&self.sql).handle(&Ctx::new(now, &self.ids), actor, command)?;
+        let reply = Town::new(&self.sql).handle(&self.ctx(), actor, command)?;
         self.perform(reply.effects.clone());
         if !reply.quiet {
             self.rearm(now);

@@ -29,6 +29,7 @@ use crate::{
         error::TownError,
         id::RigId,
         migrate,
+        pulse::Pulses,
         reconcile::TICK_EVENT,
         sql::Sql,
         state::State as TownState,
@@ -60,6 +61,8 @@ pub struct TownDO {
     pub(super) deleted: Cell<bool>,
     who: OnceCell<Who>,
     ledger: Ledger,
+    /// What is known of the agents' heartbeats beyond the rows.
+    pulses: Pulses,
     pub(super) performer: Rc<Performer>,
     pub(super) turns: Turns,
 }
@@ -85,6 +88,7 @@ impl DurableObject for TownDO {
             deleted: Cell::new(false),
             who: OnceCell::new(),
             ledger: Ledger::new(now),
+            pulses: Pulses::new(now),
             performer: Rc::new(Performer::new(env)),
             turns: Turns::new(),
         }
@@ -162,7 +166,7 @@ impl TownDO {
             return Ok(false);
         }
         let ids = RandomIds;
-        let ctx = Ctx::new(clock::now(), &ids);
+        let ctx = Ctx::new(clock::now(), &ids).remembering(&self.pulses);
         self.ledger.measure(&self.sql, "resume", || Town::new(&self.sql).resume(&ctx))?;
         self.resumed.set(true);
         Ok(true)
@@ -204,7 +208,7 @@ impl TownDO {
 
     fn handle(&self, verb: &str, actor: &Actor, command: Command) -> std::result::Result<Reply, TownError> {
         let ids = RandomIds;
-        let ctx = Ctx::new(clock::now(), &ids);
+        let ctx = Ctx::new(clock::now(), &ids).remembering(&self.pulses);
         let reply = self.ledger.measure(&self.sql, verb, || Town::new(&self.sql).handle(&ctx, actor, command))?;
         for effect in &reply.effects {
             if let Effect::Emit(point) = effect {
@@ -216,7 +220,7 @@ impl TownDO {
 
     pub(super) fn tick(&self) -> std::result::Result<Vec<Effect>, String> {
         let ids = RandomIds;
-        let ctx = Ctx::new(clock::now(), &ids);
+        let ctx = Ctx::new(clock::now(), &ids).remembering(&self.pulses);
         let mut effects =
             self.ledger.measure(&self.sql, TICK, || Town::new(&self.sql).tick(&ctx)).map_err(|e| words(&e))?;
         for effect in &mut effects {
@@ -233,13 +237,13 @@ impl TownDO {
 
     pub(super) fn settle(&self, outcome: Outcome) -> std::result::Result<Vec<Effect>, String> {
         let ids = RandomIds;
-        let ctx = Ctx::new(clock::now(), &ids);
+        let ctx = Ctx::new(clock::now(), &ids).remembering(&self.pulses);
         self.ledger.measure(&self.sql, "settle", || Town::new(&self.sql).settle(&ctx, outcome)).map_err(|e| words(&e))
     }
 
     pub(super) fn next_wake(&self, now: Timestamp) -> std::result::Result<Option<Timestamp>, String> {
         let ids = RandomIds;
-        let ctx = Ctx::new(now, &ids);
+        let ctx = Ctx::new(now, &ids).remembering(&self.pulses);
         self.ledger.measure(&self.sql, "next_wake", || Town::new(&self.sql).next_wake(&ctx)).map_err(|e| words(&e))
     }
 

@@ -8,6 +8,7 @@ use super::dispatch::gate::{self, Hold, HoldCode, Purpose, View};
 use super::error::TownError;
 use super::id::BeadId;
 use super::policy::ATTEMPTS_SHOWN;
+use super::pulse;
 use super::review;
 use super::sql::{Sql, first};
 use super::time::Timestamp;
@@ -56,8 +57,11 @@ pub struct Attempts {
 pub fn explain(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<Explanation, TownError> {
     let bead = bead::get(sql, id)?;
     let view = View::load(sql, ctx.now)?;
-    let live = attempt::live_of_bead(sql, id)?;
-    let last = attempt::of_bead(sql, id, ATTEMPTS_SHOWN)?;
+    let mut live = attempt::live_of_bead(sql, id)?;
+    let mut last = attempt::of_bead(sql, id, ATTEMPTS_SHOWN)?;
+    for shown in live.iter_mut().chain(&mut last) {
+        pulse::freshen(ctx, shown);
+    }
     let cap = finish::cap(sql, &view.config, bead.rig_id.as_ref())?;
     let free = first(sql, "SELECT count(*) FROM attempts WHERE bead_id = ?1 AND charged = 0", &[id.into()])?;
     let mut holds = match bead.status {

@@ -32,6 +32,7 @@ pub mod notify;
 pub mod overview;
 pub mod policy;
 pub mod prime;
+pub mod pulse;
 pub mod reconcile;
 pub mod redrive;
 pub mod review;
@@ -45,26 +46,44 @@ use command::{Actor, Command};
 use effect::{DataPoint, Effect, Outcome};
 use error::TownError;
 use id::{BeadId, Ids};
+use pulse::Pulses;
 use serde::Serialize;
 use serde_json::Value as Json;
 use sql::{Sql, atomically};
 use std::cell::RefCell;
 use time::Timestamp;
 
-/// What a verb is given beside its arguments: the time, a source of ids, and a place for data points.
+/// What a verb is given beside its arguments: the time, a source of ids, the memory of its object, and a place for data
+/// points.
 pub struct Ctx<'a> {
     /// The time of this call.
     pub now: Timestamp,
     /// Where new ids come from.
     pub ids: &'a dyn Ids,
+    /// Heartbeats that the object remembers; without it every one is written into its row.
+    pub pulses: Option<&'a Pulses>,
     points: RefCell<Vec<DataPoint>>,
 }
 
 impl<'a> Ctx<'a> {
-    /// A context for one call.
+    /// A context for one call, without a memory.
     #[must_use]
     pub const fn new(now: Timestamp, ids: &'a dyn Ids) -> Self {
-        Self { now, ids, points: RefCell::new(Vec::new()) }
+        Self { now, ids, pulses: None, points: RefCell::new(Vec::new()) }
+    }
+    /// The same with the memory of the object. Who gives it to one verb must give it to every verb.
+    #[must_use]
+    pub const fn remembering(mut self, pulses: &'a Pulses) -> Self {
+        self.pulses = Some(pulses);
+        self
+    }
+    /// Runs a verb in a savepoint; if it is undone, what it had read of the rows is forgotten.
+    fn atomically<T>(&self, sql: &dyn Sql, verb: impl FnOnce() -> Result<T, TownError>) -> Result<T, TownError> {
+        let done = atomically(sql, verb);
+        if let (Err(_), Some(pulses)) = (&done, self.pulses) {
+            pulses.doubt();
+        }
+        done
     }
     /// Notes a data point; it becomes an effect of the verb that is running, if that succeeds.
     pub fn emit(&self, point: DataPoint) {
@@ -124,21 +143,21 @@ impl<'a> Town<'a> {
 
     /// Applies a command, or refuses it and changes nothing.
     pub fn handle(&self, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> Result<Reply, TownError> {
-        let mut reply = atomically(self.sql, || handle::handle(self.sql, ctx, actor, command))?;
+        let mut reply = ctx.atomically(self.sql, || handle::handle(self.sql, ctx, actor, command))?;
         reply.effects.extend(ctx.drain_points());
         Ok(reply)
     }
 
     /// Fires every rule that is due, books what it starts, and returns the effects to perform.
     pub fn tick(&self, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
-        let mut effects = atomically(self.sql, || reconcile::tick(self.sql, ctx))?;
+        let mut effects = ctx.atomically(self.sql, || reconcile::tick(self.sql, ctx))?;
         effects.extend(ctx.drain_points());
         Ok(effects)
     }
 
     /// Records how an effect ended. Late and repeated outcomes change nothing.
     pub fn settle(&self, ctx: &Ctx<'_>, outcome: Outcome) -> Result<Vec<Effect>, TownError> {
-        let mut effects = atomically(self.sql, || dispatch::settle::settle(self.sql, ctx, outcome))?;
+        let mut effects = ctx.atomically(self.sql, || dispatch::settle::settle(self.sql, ctx, outcome))?;
         effects.extend(ctx.drain_points());
         Ok(effects)
     }
@@ -156,6 +175,6 @@ impl<'a> Town<'a> {
     /// To be called once when the object was made anew: effects that were in the air have lost their owner, so whatever
     /// they had leased is due for a look at once.
     pub fn resume(&self, ctx: &Ctx<'_>) -> Result<(), TownError> {
-        atomically(self.sql, || reconcile::leases::resume(self.sql, ctx))
+        ctx.atomically(self.sql, || reconcile::leases::resume(self.sql, ctx))
     }
 }

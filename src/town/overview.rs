@@ -10,6 +10,7 @@ use super::error::TownError;
 use super::event;
 use super::id::RigId;
 use super::policy::{FAILURES_SHOWN, LIST_MAX};
+use super::pulse;
 use super::reconcile::wake;
 use super::sql::{Sql, first};
 use super::state::State;
@@ -224,8 +225,12 @@ fn failures(sql: &dyn Sql, now: Timestamp) -> Result<Vec<Json>, TownError> {
 pub fn debug(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
     let mut agents = Vec::new();
     let mut meta = Vec::new();
-    for a in agent::all(sql, LIST_MAX)? {
-        let last = attempt::last_of_agent(sql, &a.id)?;
+    for mut a in agent::all(sql, LIST_MAX)? {
+        pulse::freshen_agent(ctx, &mut a);
+        let mut last = attempt::last_of_agent(sql, &a.id)?;
+        if let Some(last) = &mut last {
+            pulse::freshen(ctx, last);
+        }
         meta.push(json!({
             "bead_id": a.id, "role": a.role.as_str(), "status": a.status.as_str(),
             "current_hook_bead_id": a.hook, "dispatch_attempts": a.dispatch_attempts,

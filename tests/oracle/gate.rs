@@ -1,7 +1,7 @@
 //! The gate and the deadlines, once more and naively: every bead against every reason, every time that a rule compares
 //! with *now*. Written from `design.md` 5–8 and `domain.md` 2; no index, no queue, no shortcut.
 
-use super::rows::{Bead, Breaker, Rows};
+use super::rows::{Attempt, Bead, Breaker, Rows};
 use std::collections::BTreeSet;
 
 /// `domain.md` 9: a drain without a word of a new instance.
@@ -10,6 +10,8 @@ const DRAIN_LIMIT: i64 = 7 * 60_000;
 const ANNOUNCE: i64 = 30 * 60_000;
 /// `design.md` 8, rule 3.
 const ORPHAN_GRACE: i64 = 5 * 60_000;
+/// `docs/decisions/008`: the row of a healthy agent is so far behind at most.
+const STORE_EVERY: i64 = 5 * 60_000;
 
 impl Rows {
     pub fn dispatchable(bead: &Bead) -> bool {
@@ -18,6 +20,23 @@ impl Rows {
 
     pub fn draining(&self) -> bool {
         self.draining_since.is_some_and(|t| self.now - t < DRAIN_LIMIT)
+    }
+
+    /// The end of a lease (`docs/decisions/008`): of an agent that gave a sign of life, what the object remembers; if it
+    /// remembers nothing, the row's, or one heartbeat timeout from the object's birth if the row may be behind.
+    fn lease(&self, a: &Attempt) -> Option<i64> {
+        let row = a.lease_until?;
+        if a.proven_at.is_none() || a.looks > 0 || a.look_until.is_some() {
+            return Some(row);
+        }
+        match (self.heard.get(&a.agent), a.heartbeat_at) {
+            (Some((attempt, until)), _) if *attempt == a.id => Some(*until),
+            (_, Some(at)) => {
+                let timeout = self.setting("/dispatch/heartbeat_timeout_ms");
+                Some(row.max((self.born + timeout).min(at + STORE_EVERY + timeout)))
+            }
+            _ => Some(row),
+        }
     }
 
     pub fn town_held(&self) -> bool {
@@ -169,7 +188,7 @@ impl Rows {
         if !self.draining() {
             match look {
                 Some(until) => add(Some(until), "look"),
-                None => add(self.live().filter_map(|a| a.lease_until).min(), "lease"),
+                None => add(self.live().filter_map(|a| self.lease(a)).min(), "lease"),
             }
         }
         for s in &self.stops {

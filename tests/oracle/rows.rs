@@ -1,5 +1,6 @@
 //! The raw rows of a town, as the oracle reads them: every table whole, behind the town's back.
 
+use gastown::town::id::AgentId;
 use gastown::town::sql::{Row, Value};
 use gastown_host::world::World;
 use serde_json::Value as Json;
@@ -54,6 +55,8 @@ pub struct Attempt {
     pub look_until: Option<i64>,
     pub instance: Option<String>,
     pub fingerprint: Option<String>,
+    pub heartbeat_at: Option<i64>,
+    pub looks: i64,
 }
 
 impl Attempt {
@@ -152,6 +155,10 @@ pub struct Rows {
     pub fleet_told: i64,
     /// `redriven` events: (seq, bead)
     pub redriven: Vec<(i64, String)>,
+    /// What the object remembers: agent → (attempt, until when its next heartbeat is awaited).
+    pub heard: BTreeMap<String, (String, i64)>,
+    /// When the object was made.
+    pub born: i64,
 }
 
 fn text(r: &Row, i: usize) -> String {
@@ -213,7 +220,7 @@ impl Rows {
         let attempts =
             all("SELECT attempt_id, seq, bead_id, agent_id, rig_id, role, booked_at, lease_until, proven_at,
                                    finished_at, outcome, class, code, reason, charged, probe, counts_in, look_until,
-                                   instance_id, fingerprint
+                                   instance_id, fingerprint, last_heartbeat_at, looks
                             FROM attempts ORDER BY seq")
             .iter()
             .map(|r| Attempt {
@@ -237,6 +244,8 @@ impl Rows {
                 look_until: time(r, 17),
                 instance: maybe(r, 18),
                 fingerprint: maybe(r, 19),
+                heartbeat_at: time(r, 20),
+                looks: int(r, 21),
             })
             .collect();
         let breakers =
@@ -310,6 +319,12 @@ impl Rows {
                 .iter()
                 .map(|r| (int(r, 0), text(r, 1)))
                 .collect(),
+            heard: all("SELECT agent_id FROM attempts WHERE finished_at IS NULL")
+                .iter()
+                .filter_map(|r| Some((text(r, 0), w.pulses.last(&AgentId(text(r, 0)))?)))
+                .map(|(agent, heard)| (agent, (heard.attempt.0, heard.lease_until.0)))
+                .collect(),
+            born: w.pulses.born().0,
         }
     }
 
@@ -327,6 +342,7 @@ impl Rows {
             "/dispatch/max_agents" | "/breaker/failures" => 20,
             "/dispatch/max_polecats_per_rig" => 10,
             "/dispatch/max_starts_in_flight" => 6,
+            "/dispatch/heartbeat_timeout_ms" => 90_000,
             "/breaker/window_ms" => 1_800_000,
             "/breaker/rig_consecutive" => 3,
             "/notify/still_open_ms" => 3_600_000,

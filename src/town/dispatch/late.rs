@@ -11,6 +11,7 @@ use super::super::config::Config;
 use super::super::error::TownError;
 use super::super::id::{AgentId, AttemptId};
 use super::super::policy::{BOOT_GRACE, INSTANCE_BYTES, LATE_STOP_EVERY};
+use super::super::pulse;
 use super::super::review;
 use super::super::sql::Sql;
 use super::super::state::State;
@@ -58,6 +59,9 @@ impl Beat {
 ///
 /// An unknown agent gets 200 and no effect (`protocol.md` 4.7).
 pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat) -> Result<Beat, TownError> {
+    if ctx.pulses.is_some_and(|pulses| pulses.takes(sql, ctx.now, agent, body)) {
+        return Ok(Beat::new(true));
+    }
     let Some(attempt) = speaker(sql, agent, body.dispatch_id.as_deref())? else { return Ok(Beat::new(true)) };
     let mut state = State::load(sql)?;
     let config = Config::load(sql)?;
@@ -79,6 +83,9 @@ pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat
         let latest = attempt.booked_at.plus(BOOT_GRACE);
         let lease = lease.min(latest).max(ctx.now.plus(1));
         attempt::renew(sql, &attempt.id, lease, Some(ctx.now), instance)?;
+        if let Some(pulses) = ctx.pulses {
+            pulses.forget(agent);
+        }
         // The lease of the booking is longer than a heartbeat's: it may have moved earlier.
         beat.quiet &= attempt.lease_until.is_some_and(|was| was <= lease);
         return Ok(beat);
@@ -88,7 +95,7 @@ pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat
         proof::prove(sql, ctx, &mut state, &config, &attempt, lease, instance)?;
         return Ok(Beat { quiet: false, ..beat });
     }
-    attempt::renew(sql, &attempt.id, lease, Some(ctx.now), instance)?;
+    pulse::beat(sql, ctx, &attempt, lease, instance)?;
     Ok(beat)
 }
 

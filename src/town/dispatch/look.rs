@@ -6,7 +6,8 @@ use super::super::effect::{Answer, Effect, Health, Observe};
 use super::super::error::TownError;
 use super::super::id::AttemptId;
 use super::super::policy::{BOOT_GRACE, LOOK_LEASE, LOOKS_AT_ONCE};
-use super::super::sql::{Sql, first};
+use super::super::pulse::{self, Due};
+use super::super::sql::Sql;
 use super::super::state::State;
 use super::super::time::Timestamp;
 use super::attempt::{self, Attempt, Outcome as Stage};
@@ -15,7 +16,6 @@ use super::finish::{End, finish};
 use super::settle::accept;
 use super::stops::{self, When};
 use super::{instance, proof, start};
-use crate::attempt_columns;
 
 /// Rules 1 and 2: books one look at the attempts whose lease has ended, oldest lease first, a few at a time.
 ///
@@ -23,47 +23,44 @@ use crate::attempt_columns;
 /// object that dies meanwhile looks again.
 /// *Assumptions*: while a container drains its agents may be silent; deadlines are suspended.
 pub fn book(sql: &dyn Sql, ctx: &Ctx<'_>, state: &State) -> Result<Vec<Effect>, TownError> {
-    if state.draining(ctx.now) || looking(sql, ctx.now)?.is_some() {
+    if state.draining(ctx.now) {
         return Ok(Vec::new());
     }
-    let rows = sql.query(
-        attempt_columns!("WHERE finished_at IS NULL AND lease_until <= ?1 ORDER BY lease_until LIMIT ?2"),
-        &[ctx.now.into(), LOOKS_AT_ONCE.into()],
-    )?;
-    let overdue: Vec<_> = rows.iter().map(attempt::read).collect::<Result<_, _>>()?;
-    for a in &overdue {
+    let dues = pulse::dues(sql, ctx)?;
+    if looking(&dues, ctx.now).is_some() {
+        return Ok(Vec::new());
+    }
+    let mut overdue: Vec<Due> = dues.into_iter().filter(|due| due.at.is_some_and(|at| at <= ctx.now)).collect();
+    overdue.sort_by_key(|due| due.at);
+    overdue.truncate(LOOKS_AT_ONCE);
+    for due in &overdue {
         sql.execute(
             "UPDATE attempts SET look_until = ?2 WHERE attempt_id = ?1",
-            &[(&a.id).into(), ctx.now.plus(LOOK_LEASE).into()],
+            &[(&due.attempt).into(), ctx.now.plus(LOOK_LEASE).into()],
         )?;
+        if let Some(pulses) = ctx.pulses {
+            pulses.forget(&due.agent);
+        }
     }
     if overdue.is_empty() {
         return Ok(Vec::new());
     }
-    let asked = overdue.into_iter().map(|a| Observe { attempt_id: a.id, agent_id: a.agent }).collect();
+    let asked = overdue.into_iter().map(|due| Observe { attempt_id: due.attempt, agent_id: due.agent }).collect();
     Ok(vec![Effect::ObserveAgents(asked)])
 }
 
 /// Until when a look is in the air, if one is.
-fn looking(sql: &dyn Sql, now: Timestamp) -> Result<Option<Timestamp>, TownError> {
-    let row = first(
-        sql,
-        "SELECT max(look_until) FROM attempts WHERE finished_at IS NULL AND look_until > ?1",
-        &[now.into()],
-    )?;
-    Ok(row.map_or(Ok(None), |r| r.opt_int(0))?.map(Timestamp))
+fn looking(dues: &[Due], now: Timestamp) -> Option<Timestamp> {
+    dues.iter().filter_map(|due| due.look_until).filter(|until| *until > now).max()
 }
 
 /// When the next lease, or the look under way, ends.
-pub fn next_deadline(sql: &dyn Sql, state: &State, now: Timestamp) -> Result<Option<Timestamp>, TownError> {
-    if state.draining(now) {
+pub fn next_deadline(sql: &dyn Sql, ctx: &Ctx<'_>, state: &State) -> Result<Option<Timestamp>, TownError> {
+    if state.draining(ctx.now) {
         return Ok(None);
     }
-    if let Some(until) = looking(sql, now)? {
-        return Ok(Some(until));
-    }
-    let row = first(sql, "SELECT min(lease_until) FROM attempts WHERE finished_at IS NULL", &[])?;
-    Ok(row.map_or(Ok(None), |r| r.opt_int(0))?.map(Timestamp))
+    let dues = pulse::dues(sql, ctx)?;
+    Ok(looking(&dues, ctx.now).or_else(|| dues.iter().filter_map(|due| due.at).min()))
 }
 
 /// Records what a look found.

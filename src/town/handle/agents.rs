@@ -14,6 +14,7 @@ use super::super::error::TownError;
 use super::super::escalation::{self, Raise};
 use super::super::id::{AgentId, BeadId, RigId};
 use super::super::policy::{MESSAGE_BYTES, NAME_CHARS};
+use super::super::pulse;
 use super::super::rig;
 use super::super::sql::{Sql, first};
 use super::super::state::State;
@@ -76,16 +77,25 @@ pub fn get_or_create(sql: &dyn Sql, ctx: &Ctx<'_>, rig_id: &RigId, role_text: &s
 }
 
 /// Agents of a rig, oldest first.
-pub fn list(sql: &dyn Sql, rig_id: &RigId, role: Option<&str>, status: Option<&str>) -> Result<Reply, TownError> {
+pub fn list(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    rig_id: &RigId,
+    role: Option<&str>,
+    status: Option<&str>,
+) -> Result<Reply, TownError> {
     known_rig(sql, rig_id)?;
     let wrong = || TownError::Malformed("Invalid role or status filter".to_owned());
     let role = role.map(|r| Role::parse(r).ok_or_else(wrong)).transpose()?;
     let status = status.map(|s| AgentStatus::parse(s).ok_or_else(wrong)).transpose()?;
-    let all = if rig::is_mayors(rig_id) {
+    let mut all = if rig::is_mayors(rig_id) {
         vec![agent::get(sql, &State::load(sql)?.mayor)?]
     } else {
         agent::of_rig(sql, rig_id)?
     };
+    for agent in &mut all {
+        pulse::freshen_agent(ctx, agent);
+    }
     let fits = |a: &Agent| role.is_none_or(|r| a.role == r) && status.is_none_or(|s| a.status == s);
     Ok(Reply::ok(all.into_iter().filter(fits).collect::<Vec<_>>())?.quietly())
 }
@@ -95,6 +105,13 @@ pub fn of_rig(sql: &dyn Sql, rig_id: &RigId, id: &AgentId) -> Result<Agent, Town
     agent::find(sql, id)?
         .filter(|a| a.role != Role::Mayor && a.rig_id.as_ref() == Some(rig_id))
         .ok_or_else(|| TownError::missing("Agent"))
+}
+
+/// The same, as it is shown.
+pub fn show(sql: &dyn Sql, ctx: &Ctx<'_>, rig_id: &RigId, id: &AgentId) -> Result<Reply, TownError> {
+    let mut agent = of_rig(sql, rig_id, id)?;
+    pulse::freshen_agent(ctx, &mut agent);
+    Ok(Reply::ok(agent)?.quietly())
 }
 
 /// Deletes an agent: its attempt ends, its bead goes back to the queue.

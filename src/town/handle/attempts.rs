@@ -1,5 +1,6 @@
 //! Attempts, listed.
 
+use super::super::Ctx;
 use super::super::Reply;
 use super::super::audit;
 use super::super::bead;
@@ -7,13 +8,14 @@ use super::super::command::{AttemptFilter, Page};
 use super::super::dispatch::attempt;
 use super::super::error::TownError;
 use super::super::id::BeadId;
+use super::super::pulse;
 use super::super::sql::{Sql, Value};
 use super::moment;
 use crate::attempt_columns;
 use serde_json::json;
 
 /// Attempts of the town or of one bead, newest first. `before` is the id of an attempt.
-pub fn list(sql: &dyn Sql, filter: &AttemptFilter) -> Result<Reply, TownError> {
+pub fn list(sql: &dyn Sql, ctx: &Ctx<'_>, filter: &AttemptFilter) -> Result<Reply, TownError> {
     let page = Page { before: filter.before.clone(), limit: filter.limit };
     let window = audit::window(sql, &page, "SELECT seq FROM attempts WHERE attempt_id = ?1")?;
     let since = filter.since.as_deref().map(|s| moment("since", s)).transpose()?;
@@ -60,7 +62,10 @@ pub fn list(sql: &dyn Sql, filter: &AttemptFilter) -> Result<Reply, TownError> {
             &args,
         )?,
     };
-    let attempts = rows.iter().map(attempt::read).collect::<Result<Vec<_>, _>>()?;
+    let mut attempts = rows.iter().map(attempt::read).collect::<Result<Vec<_>, _>>()?;
+    for attempt in &mut attempts {
+        pulse::freshen(ctx, attempt);
+    }
     let (attempts, next) = window.turn(attempts, |a| a.id.as_str());
     Ok(Reply::ok(json!({"attempts": attempts, "next": next}))?.quietly())
 }

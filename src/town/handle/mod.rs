@@ -76,8 +76,10 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             agents::create(sql, ctx, &rig_id, &role, &name, &identity)
         }
         Command::GetOrCreateAgent { rig_id, role } => agents::get_or_create(sql, ctx, &rig_id, &role),
-        Command::ListAgents { rig_id, role, status } => agents::list(sql, &rig_id, role.as_deref(), status.as_deref()),
-        Command::GetAgent { rig_id, agent_id } => Ok(Reply::ok(agents::of_rig(sql, &rig_id, &agent_id)?)?.quietly()),
+        Command::ListAgents { rig_id, role, status } => {
+            agents::list(sql, ctx, &rig_id, role.as_deref(), status.as_deref())
+        }
+        Command::GetAgent { rig_id, agent_id } => agents::show(sql, ctx, &rig_id, &agent_id),
         Command::DeleteAgent { rig_id, agent_id } => agents::delete(sql, ctx, actor, &rig_id, &agent_id),
         Command::Hook { rig_id: _, agent_id, bead_id } => agents::hook(sql, ctx, &agent_id, &bead_id),
         Command::Unhook { rig_id: _, agent_id } => agents::unhook(sql, ctx, actor, &agent_id),
@@ -182,7 +184,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
 
         Command::GetDispatch => Ok(Reply::ok(overview::dispatch(sql, ctx)?)?.quietly()),
         Command::Explain { bead_id } => Ok(Reply::ok(explain::explain(sql, ctx, &bead_id)?)?.quietly()),
-        Command::ListAttempts { filter } => attempts::list(sql, &filter),
+        Command::ListAttempts { filter } => attempts::list(sql, ctx, &filter),
         Command::ListBreakers => overrides::list(sql, ctx),
         Command::GetBreaker { scope } => overrides::get(sql, ctx, &scope),
         Command::OverrideBreaker { scope, mode, reason, expires_in_ms } => {
@@ -206,6 +208,10 @@ fn heartbeats(
 ) -> Result<Reply, TownError> {
     if agents.len() > HEARTBEATS_MAX {
         return Err(TownError::invalid("agents", format!("at most {HEARTBEATS_MAX} heartbeats at once")));
+    }
+    if let Some(pulses) = ctx.pulses.filter(|_| agents.len() > 1) {
+        // All rows in one statement, or none if nothing was written since they were read.
+        pulses.refresh(sql)?;
     }
     let mut all = late::Beat { quiet: true, drain_nonce: None };
     for mut body in agents {

@@ -219,6 +219,9 @@ fn move_deadlines(sql: &dyn Sql, ctx: &Ctx<'_>, before: &Config, after: &Config)
                 ctx.now.plus(new.heartbeat_timeout_ms).into(),
             ],
         )?;
+        if let Some(pulses) = ctx.pulses {
+            pulses.cap(ctx.now.plus(new.heartbeat_timeout_ms));
+        }
     }
     if before.breaker.probe_ms != after.breaker.probe_ms {
         for (scope, b) in breakers::all(sql)? {

@@ -22,7 +22,7 @@ pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, Town
     let view = View::load(sql, ctx.now)?;
     let config = Config::load(sql)?;
     let times = [
-        look::next_deadline(sql, &view.state, ctx.now)?,
+        look::next_deadline(sql, ctx, &view.state)?,
         stops::next_deadline(sql)?,
         orphans::next_deadline(sql, ctx.now)?,
         view.state.caps_lowered.then_some(ctx.now),
