@@ -235,6 +235,7 @@ impl Attempt {
     /// The process runs: says so to whoever asked for the start.
     pub fn started(&self, workdir: &Path) {
         self.dispatch.run_in(workdir.to_owned());
+        self.runner.due.now(Arc::clone(&self.dispatch));
         let port = self.runner.port.load(Ordering::Relaxed);
         self.dispatch.answer.give(201, self.dispatch.record(port));
     }

@@ -250,11 +250,6 @@ impl Dispatch {
         let _ = self.state.subscribe().wait_for(|state| state.status.is_over()).await;
     }
 
-    /// Waits until the status is another one than `status`.
-    pub async fn leaves(&self, status: Status) {
-        let _ = self.state.subscribe().wait_for(|state| state.status != status).await;
-    }
-
     /// The last sign of life, as type and time.
     fn last_event(&self) -> (&'static str, String) {
         match text::lock(&self.output).as_ref().and_then(|output| output.last_at()) {

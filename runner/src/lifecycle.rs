@@ -8,7 +8,7 @@
 use crate::{
     attempt::{Attempt, Halt, Phase},
     dispatch::{Dispatch, Status},
-    heartbeat, journal,
+    journal,
     preset::Preset,
     refinery,
     request::{Role, StartRequest},
@@ -26,7 +26,6 @@ pub async fn live(
     request: StartRequest,
     previous: Option<Arc<Dispatch>>,
 ) {
-    let heartbeats = tokio::spawn(heartbeat::run(Arc::clone(&runner), Arc::clone(&dispatch)));
     if let Some(previous) = previous {
         previous.end(StopCause::Replaced).await;
     }
@@ -41,7 +40,6 @@ pub async fn live(
     };
     journal::note(&format!("{} {}: {}: {reason}", dispatch.role.name(), dispatch.agent, status.name()));
     dispatch.finish(status, &reason);
-    heartbeats.abort();
 }
 
 /// Does what the role does and reports how it went.

@@ -6,7 +6,9 @@
 use crate::{
     config::Config,
     dispatch::{Answer, Dispatch, Status},
-    environment, lifecycle,
+    environment,
+    heartbeat::Due,
+    lifecycle,
     process::Processes,
     request::{Role, StartRequest},
     stop::StopCause,
@@ -46,6 +48,8 @@ pub struct Runner {
     pub workspace: Workspace,
     /// Its child processes.
     pub processes: Arc<Processes>,
+    /// Agents whose first heartbeat is due.
+    pub due: Due,
     /// The port of the control server, once it listens.
     pub port: AtomicU16,
     http: reqwest::Client,
@@ -107,6 +111,7 @@ impl Runner {
             instance,
             workspace,
             processes,
+            due: Due::default(),
             port: AtomicU16::new(0),
             tokens,
             started_at: text::now(),

@@ -2,6 +2,7 @@
 
 use crate::{
     config::Config,
+    heartbeat,
     request::{StartRequest, parse_message, parse_stop},
     runner::{Reply, Runner},
 };
@@ -35,12 +36,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens workspace and port.
+    /// Opens workspace and port, and begins to send heartbeats.
     pub async fn bind(config: Config) -> io::Result<Self> {
         let listener = TcpListener::bind(&config.addr).await?;
         let addr = listener.local_addr()?;
         let runner = Runner::new(config)?;
         runner.port.store(addr.port(), Ordering::Relaxed);
+        tokio::spawn(heartbeat::run(Arc::clone(&runner)));
         Ok(Self { addr, runner, listener })
     }
 

@@ -1,7 +1,7 @@
 //! What the runner says to the worker: authenticated calls, one token refresh on 401, patience for what must arrive.
 
 use crate::{stop::Stop, text};
-use reqwest::{Client, StatusCode, redirect::Policy};
+use reqwest::{Client, StatusCode, header::RETRY_AFTER, redirect::Policy};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -38,6 +38,8 @@ pub enum CallError {
         status: u16,
         /// The beginning of the body.
         said: String,
+        /// How long it asks to be left alone: `Retry-After`.
+        retry_after: Option<Duration>,
     },
     /// The attempt was stopped while it waited for an answer.
     #[error("stopped")]
@@ -53,6 +55,14 @@ impl CallError {
             // 429 asks for patience, too: a finished piece of work must not be lost to a rate limit.
             Self::Refused { status, .. } => *status >= 500 || *status == 429,
             Self::Nobody | Self::Stopped => false,
+        }
+    }
+    /// How long the worker asks to be left alone, if it does.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Nobody | Self::Unreachable(_) | Self::Stopped => None,
         }
     }
 }
@@ -129,14 +139,17 @@ impl Voice {
                 said = self.call(path, Some(body), CALL) => said,
                 _ = stop.fired() => return Err(CallError::Stopped),
             };
+            // A worker that says how long it needs knows better; but what must arrive is not put off for ever.
+            let asked = said.as_ref().err().and_then(CallError::retry_after);
+            let wait = asked.map_or(pause, |asked| jittered(asked.min(patience.pause)).max(pause));
             match said {
-                Err(error) if error.may_pass() && Instant::now() + pause < deadline => {
-                    crate::journal::note(&format!("{path}: {error}; again in {} ms", pause.as_millis()));
+                Err(error) if error.may_pass() && Instant::now() + wait < deadline => {
+                    crate::journal::note(&format!("{path}: {error}; again in {} ms", wait.as_millis()));
                 }
                 said => return said,
             }
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep(wait) => {}
                 _ = stop.fired() => return Err(CallError::Stopped),
             }
             pause = (pause * 2).min(patience.pause);
@@ -163,6 +176,8 @@ impl Voice {
         }
         let answer = request.send().await.map_err(|error| unreachable_worker(&error))?;
         let status = answer.status();
+        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let retry_after = retry_after.map(Duration::from_secs);
         let said = answer.text().await.map_err(|error| unreachable_worker(&error))?;
         if status.is_success() {
             Ok(serde_json::from_str(&said).unwrap_or(Value::Null))
@@ -171,7 +186,7 @@ impl Voice {
             if said.is_empty() {
                 said.push_str("an empty body");
             }
-            Err(CallError::Refused { status: status.as_u16(), said })
+            Err(CallError::Refused { status: status.as_u16(), said, retry_after })
         }
     }
 
@@ -194,6 +209,14 @@ impl Voice {
             }
         }
     }
+}
+
+/// A wait and up to a quarter more, at random: what was sent away together does not come back together.
+#[must_use]
+pub fn jittered(wait: Duration) -> Duration {
+    // The first byte of a random id is as random as it gets.
+    let [random, ..] = *uuid::Uuid::new_v4().as_bytes();
+    wait + wait * u32::from(random) / 1024
 }
 
 /// How long a call is repeated, and how far apart at most.

@@ -83,8 +83,7 @@ async fn the_built_in_mayor_is_there_until_it_is_stopped() {
     let record = bench.started(&request).await;
     assert!(record["workdir"].as_str().unwrap().ends_with("/rigs/mayor-town-1/mayor-workspace"), "{record}");
     assert!(record["serverPort"].as_u64().unwrap() > 0 && record["sessionId"] != "", "warm: it takes messages");
-    let beat = bench.worker.verb("m1", "heartbeat").await;
-    assert_eq!(beat.path, "/api/towns/town-1/rigs/mayor-town-1/agents/m1/heartbeat");
+    assert_eq!(bench.worker.beat("m1").await["rigId"], "mayor-town-1");
     assert_eq!(bench.post("/agents/m1/message", &json!({ "prompt": "hello" })).await.0, 200);
     bench.post("/agents/m1/stop", &json!({})).await;
     assert_eq!(bench.status("m1").await["exitReason"], "stopped");

@@ -14,7 +14,7 @@ async fn the_same_dispatch_repeated_at_once_is_one_process_and_one_answer() {
     assert_eq!(first, second);
     assert_eq!(first, third);
     assert_eq!(bench.start(&request).await, first);
-    bench.worker.verb("a1", "heartbeat").await;
+    bench.worker.beat("a1").await;
     assert_eq!(bench.file("out/runs").await, "run\n");
     assert_eq!(bench.get("/health").await.1["agents"], 1);
 }

@@ -34,9 +34,32 @@ impl Call {
     pub fn is(&self, agent: &str, verb: &str) -> bool {
         self.path.ends_with(&format!("/agents/{agent}/{verb}"))
     }
+
+    /// The agent's heartbeat, if this is the call for all agents and brings it.
+    pub fn beat(&self, agent: &str) -> Option<&Value> {
+        let agents = self.body["agents"].as_array().filter(|_| self.is_heartbeats())?;
+        agents.iter().find(|beat| beat["agentId"] == agent)
+    }
+
+    pub fn beats(&self, agent: &str) -> bool {
+        self.beat(agent).is_some()
+    }
+
+    /// The agents whose heartbeats this call brings.
+    pub fn agents(&self) -> Vec<String> {
+        let agents = self.body["agents"].as_array().filter(|_| self.is_heartbeats());
+        agents.into_iter().flatten().map(|beat| beat["agentId"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub fn is_heartbeats(&self) -> bool {
+        self.path.ends_with("/heartbeats")
+    }
 }
 
 type Rule = Box<dyn FnMut(&Call) -> Option<(u16, Value)> + Send>;
+
+/// An answer's header that a rule asks for by this key of its body.
+pub const RETRY_AFTER: &str = "retryAfterSeconds";
 
 #[derive(Default)]
 struct Heard {
@@ -87,6 +110,12 @@ impl FakeWorker {
         }
     }
 
+    /// What the agent's first heartbeat said, once it has come.
+    pub async fn beat(&self, agent: &str) -> Value {
+        let call = self.call("heartbeat", |call| call.beats(agent)).await;
+        call.beat(agent).cloned().unwrap()
+    }
+
     /// The agent's call of that name, once it has come.
     pub async fn verb(&self, agent: &str, verb: &str) -> Call {
         self.call(verb, |call| call.is(agent, verb)).await
@@ -105,7 +134,12 @@ async fn hear(heard: Arc<Mutex<Heard>>, request: Request) -> Response {
     let answer = heard.rules.iter_mut().find_map(|rule| rule(&call));
     heard.calls.push(call);
     let (status, body) = answer.unwrap_or_else(|| (200, json!({ "success": true, "data": {} })));
+    let patience = body[RETRY_AFTER].as_u64().map(|seconds| [("retry-after", seconds.to_string())]);
     // What git wants to see before it shows credentials.
     let basic = [("www-authenticate", "Basic realm=\"git\"")];
-    (StatusCode::from_u16(status).unwrap(), basic, Json(body)).into_response()
+    let mut answer = (StatusCode::from_u16(status).unwrap(), basic, Json(body)).into_response();
+    for (name, value) in patience.into_iter().flatten() {
+        answer.headers_mut().insert(name, value.parse().unwrap());
+    }
+    answer
 }

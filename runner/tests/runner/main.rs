@@ -11,6 +11,7 @@ mod api;
 mod bench;
 mod dispatch;
 mod fake_worker;
+mod heartbeats;
 mod presets;
 mod refinery;
 mod sessions;

@@ -34,30 +34,32 @@ async fn a_script_that_changes_something_ends_as_done_with_its_branch_pushed() {
 async fn a_heartbeat_tells_at_once_that_the_process_runs() {
     let bench = Bench::new().await;
     bench.started(&bench.polecat("a1", "exec sleep 60")).await;
-    let beat = bench.worker.verb("a1", "heartbeat").await;
+    let call = bench.worker.call("heartbeat", |call| call.beats("a1")).await;
+    let beat = bench.worker.beat("a1").await;
     let (_, health) = bench.get("/health").await;
-    assert_eq!(beat.body["status"], "running");
-    assert_eq!(beat.body["containerInstanceId"], health["containerInstanceId"]);
+    assert_eq!(beat["status"], "running");
+    assert_eq!(call.body["containerInstanceId"], health["containerInstanceId"]);
     for (name, value) in [("agentId", "a1"), ("rigId", "rig-1"), ("townId", "town-1"), ("dispatchId", "a1-d1")] {
-        assert_eq!(beat.body[name], value);
+        assert_eq!(beat[name], value);
     }
-    assert!(beat.body["timestamp"].is_string() && beat.body["lastEventAt"].is_string());
-    assert!(beat.body["activeTools"].is_array() && beat.body["messageCount"].is_number());
-    assert_eq!(beat.header("x-gastown-dispatch-id"), "a1-d1");
-    assert_eq!(beat.header("authorization"), format!("Bearer {TOKEN}"));
+    assert!(beat["timestamp"].is_string() && beat["lastEventAt"].is_string());
+    assert!(beat["activeTools"].is_array() && beat["messageCount"].is_number());
+    assert_eq!(call.path, "/api/towns/town-1/heartbeats");
+    assert_eq!(call.header("x-gastown-agent-id"), "", "the container speaks");
+    assert_eq!(call.header("authorization"), format!("Bearer {TOKEN}"));
 }
 
 #[tokio::test]
 async fn heartbeats_go_on_and_a_drain_nonce_in_the_answer_is_acknowledged_once() {
     let bench = Bench::with(&[("GASTOWN_HEARTBEAT_MS", "30")]).await;
-    bench.worker.rule(|call| {
-        call.is("a1", "heartbeat").then(|| (200, json!({ "success": true, "data": { "drainNonce": "n-1" } })))
-    });
+    bench
+        .worker
+        .rule(|call| call.beats("a1").then(|| (200, json!({ "success": true, "data": { "drainNonce": "n-1" } }))));
     bench.started(&bench.polecat("a1", "exec sleep 60")).await;
     let ready = bench.worker.call("container-ready", |call| call.path.ends_with("/container-ready")).await;
     assert_eq!(ready.path, "/api/towns/town-1/container-ready");
     assert_eq!(ready.body, json!({ "nonce": "n-1" }));
-    eventually("five heartbeats", || bench.worker.count(|call| call.is("a1", "heartbeat")) >= 5).await;
+    eventually("five heartbeats", || bench.worker.count(|call| call.beats("a1")) >= 5).await;
     assert_eq!(bench.worker.count(|call| call.path.ends_with("/container-ready")), 1);
 }
 
