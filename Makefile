@@ -25,7 +25,7 @@ step = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 help: ## what there is (this text)
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n\033[1m%s\033[0m\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 
 .PHONY: demo
@@ -124,6 +124,14 @@ ci: ## what CI runs: lint, test, a dry run of the deployment, the demo and its t
 .PHONY: bench
 bench: build ## figures: the size of the worker
 	@scripts/size.sh
+
+.PHONY: bench-throughput
+bench-throughput: build ## what one object serves a second on this machine, in workerd (idle machine, half a minute)
+	@node bench/throughput.mjs
+
+.PHONY: soak-load
+soak-load: build programs ## ten thousand slings at once against one object (SLINGS=10000; some minutes)
+	@OVERLOAD_SLINGS=$(or $(call said,SLINGS),10000) GASTOWN_TEST_ALL=1 node --test --test-reporter=spec tests/worker/overload.test.mjs
 
 ##@ Ship
 

@@ -96,18 +96,20 @@ impl Refusal {
     pub fn too_large(limit: usize) -> Self {
         Self::new(413, "too_large", format!("Request body too large: at most {limit} bytes"))
     }
-    /// 503: the object sheds load. Asking again at once would make it worse.
+    /// 503: the object sheds load. Asking again at once would make it worse. `spread` is a random byte: callers that were
+    /// sent away together must not come back together.
     #[must_use]
-    pub fn overloaded() -> Self {
+    pub fn overloaded(spread: u8) -> Self {
         Self {
-            retry_after: Some(OVERLOAD_PAUSE),
+            retry_after: Some(spread_out(OVERLOAD_PAUSE, spread)),
             ..Self::new(503, "overloaded", "The town is overloaded: ask again later")
         }
     }
-    /// 503: the object could not be reached this time, and asking again is safe.
+    /// 503: the object could not be reached this time, and asking again is safe. `spread` as above.
     #[must_use]
-    pub fn unavailable() -> Self {
-        Self { retry_after: Some(SECOND), ..Self::new(503, "unavailable", "The town could not be reached: ask again") }
+    pub fn unavailable(spread: u8) -> Self {
+        let retry_after = Some(spread_out(UNAVAILABLE_PAUSE, spread));
+        Self { retry_after, ..Self::new(503, "unavailable", "The town could not be reached: ask again") }
     }
     /// 500. The cause goes to the log, never to the caller.
     #[must_use]
@@ -157,8 +159,16 @@ impl From<TownError> for Refusal {
     }
 }
 
-/// How long an overloaded object is left alone.
+/// How long an overloaded object is left alone at least: several times what it takes to work off all it has in hand.
 const OVERLOAD_PAUSE: Millis = 5 * SECOND;
+
+/// How long an object that could not be reached is left alone at least.
+const UNAVAILABLE_PAUSE: Millis = SECOND;
+
+/// `pause` to twice `pause`.
+fn spread_out(pause: Millis, spread: u8) -> Millis {
+    pause + pause * Millis::from(spread) / Millis::from(u8::MAX)
+}
 
 /// Whether a success wears the envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,6 +249,15 @@ mod tests {
         let answer = Refusal::from(e).answer();
         assert_eq!((answer.status, answer.body["retry_after_ms"].clone()), (429, json!(1_001)));
         assert_eq!(answer.retry_after_seconds(), Some(2));
+    }
+
+    #[test]
+    fn callers_that_are_sent_away_together_come_back_spread_out() {
+        let seconds = |spread| Refusal::overloaded(spread).answer().retry_after_seconds();
+        assert_eq!((seconds(0), seconds(128), seconds(255)), (Some(5), Some(8), Some(10)));
+        let answer = Refusal::overloaded(0).answer();
+        assert_eq!((answer.status, answer.body["code"].clone()), (503, json!("overloaded")));
+        assert_eq!(Refusal::unavailable(255).answer().retry_after_seconds(), Some(2));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Everything here is pure and runs on the host, except `serve`, which joins the pieces inside the Worker.
 
+pub mod admission;
 pub mod auth;
 pub mod body;
 pub mod cors;

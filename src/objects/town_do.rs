@@ -17,11 +17,17 @@ use super::{
 };
 use crate::{
     edge::{
+        admission::{Full, Hand, Lane},
         envelope::{Answer, Refusal, Style},
         errand::{Errand, Order},
         route::Route,
     },
-    platform::{alarm, clock, errors, ids::RandomIds, log, sql::ObjectSql},
+    platform::{
+        alarm, clock, errors,
+        ids::{self, RandomIds},
+        log,
+        sql::ObjectSql,
+    },
     town::{
         Ctx, Reply, Town,
         command::{Actor, Command},
@@ -61,6 +67,8 @@ pub struct TownDO {
     pub(super) deleted: Cell<bool>,
     who: OnceCell<Who>,
     ledger: Ledger,
+    /// The requests that are being served.
+    hand: Hand,
     /// What is known of the agents' heartbeats beyond the rows.
     pulses: Pulses,
     pub(super) performer: Rc<Performer>,
@@ -88,6 +96,7 @@ impl DurableObject for TownDO {
             deleted: Cell::new(false),
             who: OnceCell::new(),
             ledger: Ledger::new(now),
+            hand: Hand::new(),
             pulses: Pulses::new(now),
             performer: Rc::new(Performer::new(env)),
             turns: Turns::new(),
@@ -97,12 +106,15 @@ impl DurableObject for TownDO {
     async fn fetch(&self, mut req: Request) -> Result<Response> {
         let answer = match self.refused() {
             Some(refusal) => refusal.answer(),
-            None => match req.path().as_str() {
-                "/command" => {
-                    let text = req.text().await?;
-                    self.command(&text).await
-                }
-                "/delete" => self.delete().await,
+            None => match (req.path().as_str(), Lane::of_path(&req.path())) {
+                (_, Some(lane)) => match self.hand.take(lane, announced(&req)) {
+                    Ok(_place) => {
+                        let text = req.text().await?;
+                        self.command(text).await
+                    }
+                    Err(full) => self.sent_away(full),
+                },
+                ("/delete", _) => self.delete().await,
                 _ => Refusal::unknown_route().answer(),
             },
         };
@@ -172,8 +184,19 @@ impl TownDO {
         Ok(true)
     }
 
-    async fn command(&self, text: &str) -> Answer {
-        let Ok(Errand { actor, what }) = serde_json::from_str::<Errand>(text) else {
+    /// 503, before anything of the request was read.
+    fn sent_away(&self, full: Full) -> Answer {
+        if full.first {
+            log::error("town.overloaded", &self.town_id(), "too many requests in hand: some are answered 503");
+        }
+        Refusal::overloaded(ids::byte()).answer()
+    }
+
+    async fn command(&self, text: String) -> Answer {
+        let errand = serde_json::from_str::<Errand>(&text);
+        // A body of a megabyte must not be held while the alarm is seen to.
+        drop(text);
+        let Ok(Errand { actor, what }) = errand else {
             return Refusal::bad_query("unreadable errand").answer();
         };
         if let Some(refusal) = self.refused() {
@@ -370,6 +393,12 @@ impl TownDO {
         let effects = self.tick().unwrap_or_default();
         effects.into_iter().filter(|e| matches!(e, Effect::StopAgent(_))).collect()
     }
+}
+
+/// How large the edge says that the body is; its text always has a length.
+fn announced(req: &Request) -> usize {
+    let length = req.headers().get("Content-Length").ok().flatten();
+    length.and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// An error's own words, SQLite's included: for the log.

@@ -7,6 +7,16 @@ use std::fmt::Write as _;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RandomIds;
 
+/// A random byte: spreads out in time what would otherwise happen together.
+#[must_use]
+pub fn byte() -> u8 {
+    let mut bytes = [0_u8];
+    // Without random numbers nothing is spread out, and nothing else is wrong.
+    let _ = getrandom::fill(&mut bytes);
+    let [byte] = bytes;
+    byte
+}
+
 impl Ids for RandomIds {
     fn uuid(&self) -> String {
         let mut bytes = [0_u8; 16];

@@ -4,7 +4,7 @@
 
 use super::{
     errors::{self, Fault},
-    http,
+    http, ids,
 };
 use crate::edge::{
     envelope::Refusal,
@@ -50,8 +50,8 @@ pub fn refusal(at: &str, town: &str, error: &Error) -> Refusal {
     super::log::error(at, town, &errors::words(error));
     match errors::fault(error) {
         // Never asked again by us: a retry is the last thing that an overloaded object needs.
-        Fault::Overloaded => Refusal::overloaded(),
-        Fault::Retryable => Refusal::unavailable(),
+        Fault::Overloaded => Refusal::overloaded(ids::byte()),
+        Fault::Retryable => Refusal::unavailable(ids::byte()),
         Fault::Other => Refusal::internal(),
     }
 }

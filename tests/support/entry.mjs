@@ -4,7 +4,7 @@
 // Rust reads the clock by `new Date()` in the glue, so the override below reaches it. The runtime's own scheduler keeps
 // the real clock: with a clock far ahead no alarm ever fires by itself, and a test drives every one of them.
 
-import { DurableObject, env as bindings } from "cloudflare:workers";
+import { DurableObject, WorkerEntrypoint, env as bindings } from "cloudflare:workers";
 import * as app from "../../build/index.js";
 
 let offset = Number(bindings.TEST_CLOCK_OFFSET ?? 0);
@@ -26,7 +26,11 @@ const wrap = (name) =>
       this.inner = new app[name](ctx, env);
     }
 
-    fetch(request) {
+    async fetch(request) {
+      if (this.gate) {
+        this.gate.waiting += 1;
+        await this.gate.opened;
+      }
       return this.inner.fetch(request);
     }
 
@@ -79,6 +83,25 @@ const wrap = (name) =>
       return Date.now();
     }
 
+    /** From now on requests wait at the object's door, until `tOpen` lets them in together. */
+    tShut() {
+      const gate = { waiting: 0 };
+      gate.opened = new Promise((resolve) => {
+        gate.open = resolve;
+      });
+      this.gate = gate;
+    }
+
+    tWaiting() {
+      return this.gate.waiting;
+    }
+
+    tOpen() {
+      const { open } = this.gate;
+      this.gate = null;
+      open();
+    }
+
     /** The object is thrown out of memory; the next call makes it anew. */
     tAbort() {
       this.ctx.abort("test abort");
@@ -87,4 +110,35 @@ const wrap = (name) =>
 
 export const TownDO = wrap("TownDO");
 export const FleetDO = wrap("FleetDO");
-export default app.default;
+
+// A call to a town's object that fails as the platform makes it fail: a request asks for it by this header, and is told
+// how often the worker tried.
+const FAULT = "X-Test-Stub-Fault";
+const TRIES = "X-Test-Stub-Tries";
+
+export default class extends WorkerEntrypoint {
+  async fetch(request) {
+    const fault = request.headers.get(FAULT);
+    let tries = 0;
+    const fail = async () => {
+      tries += 1;
+      // The flags that the platform sets on its own errors: "overloaded", "retryable".
+      throw Object.assign(new Error("Durable Object is overloaded. Too many requests queued."), { remote: false, [fault]: true });
+    };
+    // `worker` knows a binding by the name of its class.
+    class DurableObjectNamespace {
+      idFromName(name) {
+        return { name, toString: () => name };
+      }
+      get() {
+        return { fetch: fail };
+      }
+    }
+    const env = fault ? { ...this.env, TOWN: new DurableObjectNamespace() } : this.env;
+    const response = await new app.default(this.ctx, env).fetch(request);
+    if (!fault) return response;
+    const headers = new Headers(response.headers);
+    headers.set(TRIES, String(tries));
+    return new Response(response.body, { status: response.status, headers });
+  }
+}

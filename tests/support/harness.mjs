@@ -96,6 +96,11 @@ export class Harness {
     return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null));
   }
 
+  /** The process id of workerd. */
+  get pid() {
+    return this.#workerd;
+  }
+
   get url() {
     return `http://127.0.0.1:${this.port}`;
   }
