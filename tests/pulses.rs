@@ -113,22 +113,22 @@ fn a_lowered_timeout_counts_for_what_is_remembered_too() {
 #[test]
 fn a_batch_of_heartbeats_without_news_runs_no_statement() {
     let (mut w, _) = at_work(30);
-    let beats = batch(&w);
-    assert_eq!(beats.len(), 30);
-    send(&mut w, beats.clone());
+    let said = batch(&w);
+    assert_eq!(said.len(), 30);
+    send(&mut w, said.clone());
     let before = w.sql.usage();
-    assert_eq!(send(&mut w, beats), json!({"heartbeat": true}));
+    assert_eq!(send(&mut w, said), json!({"heartbeat": true}));
     assert_eq!(w.sql.usage(), before);
 }
 
 #[test]
 fn what_others_wrote_is_read_again_before_the_next_heartbeat_counts() {
     let (mut w, beads) = at_work(2);
-    let beats = batch(&w);
-    send(&mut w, beats.clone());
+    let said = batch(&w);
+    send(&mut w, said.clone());
     // Stopped by hand: its process does not know yet, and goes on saying that it runs.
     w.must(Command::CancelBead { bead_id: beads[0].clone(), reason: "not needed".to_owned() });
-    send(&mut w, beats);
+    send(&mut w, said);
     w.run_for(SECOND);
     assert_eq!(w.attempts(&beads[0])[0]["outcome"], "cancelled");
     let stops = w.effects.iter().filter(|(_, e)| matches!(e, Effect::StopAgent(_))).count();
@@ -139,13 +139,13 @@ fn what_others_wrote_is_read_again_before_the_next_heartbeat_counts() {
 #[test]
 fn an_unknown_a_retired_and_a_mistaken_agent_spoil_no_other_heartbeat() {
     let (mut w, beads) = at_work(4);
-    let mut beats = batch(&w);
+    let mut said = batch(&w);
     w.must(Command::CancelBead { bead_id: beads[0].clone(), reason: "not needed".to_owned() });
-    let mistaken = beats[2].dispatch_id.clone();
-    beats[1].dispatch_id = mistaken;
-    beats.insert(0, Heartbeat { agent_id: Some("nobody".to_owned()), ..Heartbeat::default() });
+    let mistaken = said[2].dispatch_id.clone();
+    said[1].dispatch_id = mistaken;
+    said.insert(0, Heartbeat { agent_id: Some("nobody".to_owned()), ..Heartbeat::default() });
     w.clock.set(w.now().plus(7));
-    send(&mut w, beats);
+    send(&mut w, said);
     let now = w.now();
     assert_eq!((heard(&w, &beads[2]).0, heard(&w, &beads[3]).0), (now, now), "{}", w.journal());
     assert!(heard(&w, &beads[1]).0 < now, "it named another agent's dispatch");
@@ -156,18 +156,18 @@ fn a_batch_that_was_undone_is_believed_in_nothing_that_it_wrote() {
     let (mut w, beads) = at_work(3);
     silence(&mut w);
     w.run_for(30 * SECOND);
-    let beats = batch(&w);
+    let said = batch(&w);
     // The rows are due to be written, and the second one cannot be.
     w.clock.set(w.now().plus(HEARTBEAT_STORE_EVERY));
     let before = w.sql.dump();
     w.tolerate_errors = true;
     w.sql.fail_statement(8, SqlFault::Once);
     let container_instance_id = Some(w.container.instance_id().to_owned());
-    let failed = w.command(&CONTAINER, Command::Heartbeats { container_instance_id, agents: beats.clone() });
+    let failed = w.command(&CONTAINER, Command::Heartbeats { container_instance_id, agents: said.clone() });
     assert!(failed.is_err(), "{failed:?}");
     assert_eq!(w.sql.dump(), before);
     let rows = w.sql.usage().rows_written;
-    send(&mut w, beats);
+    send(&mut w, said);
     assert_eq!(w.sql.usage().rows_written - rows, 3, "each row is written after all");
     assert!(beads.iter().all(|b| heard(&w, b).1 == w.now()));
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     bench::{Bench, eventually},
-    fake_worker::RETRY_AFTER,
+    fake_worker::{Call, RETRY_AFTER},
 };
 use serde_json::json;
 use std::{collections::BTreeSet, time::Duration};
@@ -22,7 +22,7 @@ fn all() -> BTreeSet<String> {
 async fn one_call_an_interval_speaks_for_every_agent_of_the_container() {
     let bench = Bench::with(&[("GASTOWN_HEARTBEAT_MS", "300")]).await;
     three(&bench).await;
-    let whole = |call: &crate::fake_worker::Call| call.agents().into_iter().collect::<BTreeSet<_>>() == all();
+    let whole = |call: &Call| call.agents().into_iter().collect::<BTreeSet<_>>() == all();
     eventually("three rounds", || bench.worker.count(whole) >= 3).await;
     assert_eq!(bench.worker.count(|call| call.path.ends_with("/heartbeat")), 0, "and none by itself");
 }
@@ -38,7 +38,7 @@ async fn agents_that_start_together_are_told_together_and_at_once() {
     for agent in ["a1", "a2", "a3"] {
         assert_eq!(bench.worker.beat(agent).await["status"], "running");
     }
-    let told: Vec<_> = bench.worker.calls().iter().flat_map(|call| call.agents()).collect();
+    let told: Vec<_> = bench.worker.calls().iter().flat_map(Call::agents).collect();
     assert_eq!(told.len(), 3, "each of them once: {told:?}");
 }
 
@@ -56,7 +56,7 @@ async fn a_worker_that_does_not_know_the_call_is_told_agent_by_agent() {
             assert_eq!(beat.header("x-gastown-dispatch-id"), format!("{agent}-d1"));
             eventually("it goes on", || bench.worker.count(|call| call.is(agent, "heartbeat")) >= 3).await;
         }
-        assert_eq!(bench.worker.count(|call| call.is_heartbeats()), 1, "once refused, it is not tried every time");
+        assert_eq!(bench.worker.count(Call::is_heartbeats), 1, "once refused, it is not tried every time");
     }
 }
 
