@@ -10,6 +10,7 @@
 
 mod support_host;
 
+use gastown::town::Town;
 use gastown::town::command::{Actor, Command, Heartbeat};
 use gastown::town::effect::Effect;
 use gastown::town::id::{BeadId, RigId};
@@ -18,6 +19,7 @@ use gastown::town::sql::Sql as _;
 use gastown::town::time::{HOUR, MINUTE, Millis, SECOND, Timestamp};
 use gastown_host::behaviour::Behaviour;
 use gastown_host::fault::{Endpoint, Fault};
+use gastown_host::owner;
 use gastown_host::sqlite::SqlFault;
 use gastown_host::world::{Fate, World};
 use serde_json::{Value as Json, json};
@@ -134,6 +136,21 @@ fn what_others_wrote_is_read_again_before_the_next_heartbeat_counts() {
     let stops = w.effects.iter().filter(|(_, e)| matches!(e, Effect::StopAgent(_))).count();
     assert!(stops >= 1, "{}", w.journal());
     assert_eq!(w.status(&beads[1]), "in_progress");
+}
+
+/// The object awaits its alarm between applying a command and asking for the next deadline.
+#[test]
+fn a_heartbeat_that_comes_between_a_command_and_its_alarm_is_a_late_voice_already() {
+    let (mut w, beads) = at_work(1);
+    let said = batch(&w).remove(0);
+    w.clock.set(w.now().plus(SECOND));
+    let cancel = Command::CancelBead { bead_id: beads[0].clone(), reason: "not needed".to_owned() };
+    Town::new(&w.sql).handle(&w.ctx(), &owner(), cancel).unwrap();
+    let agent_id = said.agent_id.clone().unwrap().into();
+    let before = w.pulses.last(&agent_id);
+    let heartbeat = Command::Heartbeat { agent_id: agent_id.clone(), body: said };
+    Town::new(&w.sql).handle(&w.ctx(), &CONTAINER, heartbeat).unwrap();
+    assert_eq!(w.pulses.last(&agent_id), before, "nobody waits for it any more");
 }
 
 #[test]
