@@ -37,6 +37,8 @@ pub enum What {
     AddRig { rig_id: String, name: String, git_url: String, default_branch: String },
     /// [`Command::RemoveRig`].
     RemoveRig { rig_id: String },
+    /// [`Command::ListRigs`], asked by the worker itself.
+    ListRigs,
 }
 
 /// An errand as the object carries it out.
@@ -70,6 +72,7 @@ impl What {
                 order("add_rig", Command::AddRig { rig_id, name, git_url, default_branch })
             }
             Self::RemoveRig { rig_id } => order("remove_rig", Command::RemoveRig { rig_id: RigId(rig_id) }),
+            Self::ListRigs => order("list_rigs", Command::ListRigs),
         }
     }
 }
@@ -104,6 +107,7 @@ mod tests {
             at("POST", "/api/towns/t/rigs/r/sling", "{\"title\":\"Ü \\\" \\u0000\"}"),
             What::Found { town_id: "t".into(), name: "n".into(), owner_user_id: "u".into() },
             What::RemoveRig { rig_id: "r".into() },
+            What::ListRigs,
         ];
         for what in errands {
             let errand = Errand { actor: person(), what };

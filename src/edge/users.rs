@@ -2,7 +2,8 @@
 //!
 //! The rule: whoever asks again after a failure ends up right. Making writes the registry first for a town (nobody can
 //! reach a town that is not registered) and the town first for a rig (the town decides about its name), and takes the
-//! first write back if the second fails. Removing goes to the town first and forgets last, so that what could not be
+//! first write back if the second fails. A worker that dies between the two takes nothing back: such a town can be seen
+//! and deleted, such a rig is finished when it is asked for again ([`finish_rig`]). Removing goes to the town first and forgets last, so that what could not be
 //! removed can still be found and removed again.
 
 use super::{
@@ -19,6 +20,7 @@ use crate::{
     platform::{ids::RandomIds, log, stub},
     town::{command::Actor, id::Ids},
 };
+use serde::Deserialize;
 use serde_json::json;
 
 /// Answers the routes under `/api/users/:user`.
@@ -85,6 +87,7 @@ async fn create_rig(door: Door<'_>, admitted: &Admitted, user: &str, rig: NewRig
     };
     let remove = || What::RemoveRig { rig_id: id.clone() };
     match door.town(&town, admitted.actor.clone(), add).await {
+        Ok(sent) if sent.status == 409 => return finish_rig(door, user, rig, sent).await,
         // The town's own words: a name that is taken, a url it does not like.
         Ok(sent) if sent.status >= 300 => return Ok(sent),
         Ok(_) => {}
@@ -114,6 +117,50 @@ async fn create_rig(door: Door<'_>, admitted: &Admitted, user: &str, rig: NewRig
             Err(Refusal::new(500, "internal", "Failed to configure rig"))
         }
     }
+}
+
+/// The name is taken (`refused` says so). If the registry knows no such rig, a creation was cut off between the town's
+/// write and the registry's, and is finished now: else the name would be taken for ever by a rig that nobody can see.
+///
+/// Two creations at once end in the same row, whoever writes it. Only who asked for the very rig that is there gets it.
+async fn finish_rig(door: Door<'_>, user: &str, asked: NewRig, refused: Sent) -> Result<Sent, Refusal> {
+    let known = FleetRequest::ListRigs { user_id: user.to_owned(), town_id: asked.town_id.clone() };
+    let FleetAnswer::Rigs(known) = door.fleet(&known).await? else { return Err(Refusal::internal()) };
+    if known.iter().any(|row| row.name == asked.name) {
+        return Ok(refused);
+    }
+    let listed = door.town(&asked.town_id, Actor::System, What::ListRigs).await?;
+    let listed: Enveloped<Vec<TownsRig>> = serde_json::from_str(&listed.body).map_err(|_| Refusal::internal())?;
+    let Some(there) = listed.data.into_iter().find(|r| r.name == asked.name) else { return Ok(refused) };
+    let same = there.git_url == asked.git_url && there.default_branch == asked.default_branch;
+    let register = FleetRequest::AddRig {
+        id: there.id,
+        town_id: asked.town_id,
+        name: there.name,
+        git_url: there.git_url,
+        default_branch: there.default_branch,
+        platform_integration_id: asked.platform_integration_id.filter(|_| same),
+    };
+    match door.fleet(&register).await? {
+        FleetAnswer::Rig(row) if same => data(201, row),
+        FleetAnswer::Rig(_) => Ok(refused),
+        _ => Err(Refusal::missing("Town")),
+    }
+}
+
+/// The part of an answer that is read here.
+#[derive(Deserialize)]
+struct Enveloped<T> {
+    data: T,
+}
+
+/// A rig as its town lists it.
+#[derive(Deserialize)]
+struct TownsRig {
+    id: String,
+    name: String,
+    git_url: String,
+    default_branch: String,
 }
 
 async fn delete_rig(door: Door<'_>, admitted: &Admitted, user: &str, rig: &str) -> Result<Sent, Refusal> {
