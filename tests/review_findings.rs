@@ -439,6 +439,33 @@ fn the_fleet_hears_of_every_transition() {
     assert_eq!(w.reports.last().map(|(_, r)| r.breaker.clone()).as_deref(), Some("closed"));
 }
 
+/// Found by kill -9 in workerd: the report of the last transition was in the air, and the registry believed the breaker
+/// half-open for ever.
+#[test]
+fn a_report_that_was_lost_with_its_object_is_made_again_and_one_that_arrived_is_not() {
+    let (mut w, rig) = World::founded(21);
+    let now = w.now();
+    w.container.kill(now);
+    for n in 0..8 {
+        w.sling(&rig, &format!("b{n}"));
+    }
+    assert!(w.run_while_not(HOUR, |w| text(&w.breaker("town"), "state") == "open"), "{}", w.journal());
+    let now = w.now();
+    w.container.restart(now);
+    w.deaf_fleet = true;
+    assert!(w.run_while_not(2 * HOUR, |w| text(&w.breaker("town"), "state") == "closed"), "{}", w.journal());
+    w.run_for(SECOND);
+    w.deaf_fleet = false;
+    let lost = w.reports.len();
+    w.crash();
+    w.run_for(SECOND);
+    let again: Vec<_> = w.reports.iter().skip(lost).map(|(_, r)| r.breaker.clone()).collect();
+    assert_eq!(again, ["closed"], "{}", w.journal());
+    w.crash();
+    w.run_for(SECOND);
+    assert_eq!(w.reports.len(), lost + 1, "{}", w.journal());
+}
+
 // ── who proves what ──────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]

@@ -104,6 +104,8 @@ pub struct World {
     pub effects: Vec<(Timestamp, Effect)>,
     /// How each effect ended, so far.
     pub outcomes: Vec<(Timestamp, Outcome)>,
+    /// Reports to the registry get lost.
+    pub deaf_fleet: bool,
     /// Every report to the fleet so far.
     pub reports: Vec<(Timestamp, FleetReport)>,
     /// What agents said and the town refused.
@@ -178,6 +180,7 @@ impl World {
             points: Vec::new(),
             effects: Vec::new(),
             outcomes: Vec::new(),
+            deaf_fleet: false,
             reports: Vec::new(),
             refused: Vec::new(),
             tolerate_errors: false,
@@ -398,15 +401,24 @@ impl World {
                     if self.keep_history {
                         self.effects.push((now, effect.clone()));
                     }
-                    if let Effect::ReportToFleet(report) = &effect
-                        && self.keep_history
-                    {
-                        self.reports.push((now, report.clone()));
+                    if let Effect::ReportToFleet(report) = &effect {
+                        if self.keep_history {
+                            self.reports.push((now, report.clone()));
+                        }
+                        self.report(now);
                     }
                     self.next_id += 1;
                     self.waiting.extend(Job::of(self.next_id, effect, now));
                 }
             }
+        }
+    }
+
+    /// The registry hears a report at once, or loses it.
+    fn report(&mut self, now: Timestamp) {
+        let outcome = Outcome::Reported { delivered: !self.deaf_fleet };
+        if let Err(e) = Town::new(&self.sql).settle(&Ctx::new(now, &self.ids), outcome) {
+            self.failed("settle", e);
         }
     }
 

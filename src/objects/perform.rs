@@ -109,8 +109,8 @@ impl Performer {
                     Some(Outcome::Posted { delivery_id, answer })
                 }
                 Effect::ReportToFleet(report) => {
-                    self.report(report).await;
-                    None
+                    let delivered = self.report(report).await;
+                    Some(Outcome::Reported { delivered })
                 }
                 Effect::Emit(point) => {
                     self.emit(&town_id, &point);
@@ -207,14 +207,16 @@ impl Performer {
         }
     }
 
-    /// Lost reports are repaired by the next one.
-    async fn report(&self, report: FleetReport) {
+    /// True if the registry took it; a lost one is made again (`reconcile::fleet_forgets`).
+    async fn report(&self, report: FleetReport) -> bool {
         let town = report.town_id.clone();
         let slot = self.calls.acquire().await;
-        if let Err(e) = stub::fleet(&self.env, &FleetRequest::Report { report }).await {
-            log::error("fleet.report", &town, &errors::words(&e));
-        }
+        let answer = stub::fleet(&self.env, &FleetRequest::Report { report }).await;
         drop(slot);
+        if let Err(e) = &answer {
+            log::error("fleet.report", &town, &errors::words(e));
+        }
+        answer.is_ok()
     }
 }
 

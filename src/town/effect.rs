@@ -243,6 +243,11 @@ pub enum Outcome {
         /// What the receiver said.
         answer: Answer,
     },
+    /// The registry took a report, or not.
+    Reported {
+        /// True if it did.
+        delivered: bool,
+    },
 }
 
 /// A container's status answer: `{status, exitReason, …}` (`protocol.md` 4.6).

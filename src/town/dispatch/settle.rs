@@ -53,6 +53,10 @@ fn record(sql: &dyn Sql, ctx: &Ctx<'_>, outcome: Outcome) -> Result<Vec<Effect>,
             notify::settle_post(sql, ctx, &Config::load(sql)?, &delivery_id, &answer)?;
             Ok(Vec::new())
         }
+        Outcome::Reported { delivered } => {
+            reconcile::fleet_heard(sql, delivered)?;
+            Ok(Vec::new())
+        }
     }
 }
 

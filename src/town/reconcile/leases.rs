@@ -22,8 +22,8 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
 
 /// The object was made anew: calls that were in the air have lost their owner.
 ///
-/// *Guarantees*: an attempt still `pending` is looked at at once; looks, stops, posts and health checks that were under
-/// way are due again. Nothing is repeated blindly: the look decides.
+/// *Guarantees*: an attempt still `pending` is looked at at once; looks, stops, posts, reports and health checks that were
+/// under way are due again. Nothing is repeated blindly: the look decides.
 pub fn resume(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     if State::find(sql)?.is_none() {
         return Ok(());
@@ -36,6 +36,7 @@ pub fn resume(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     )?;
     stops::resume(sql)?;
     notify::resume(sql, ctx.now)?;
+    super::fleet_forgets(sql)?;
     let config = Config::load(sql)?;
     let state = State::load(sql)?;
     for (scope, b) in breakers::all(sql)? {

@@ -92,7 +92,34 @@ pub fn tell_fleet(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Effect>, TownEr
          ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         &[state.into()],
     )?;
+    sql.execute(
+        "INSERT INTO counters (name, value) VALUES ('fleet_unheard', 1)
+         ON CONFLICT (name) DO UPDATE SET value = value + 1",
+        &[],
+    )?;
     Ok(Some(Effect::ReportToFleet(report(sql, ctx)?)))
+}
+
+/// A report arrived. One that did not stays counted as unheard, and is made again when the object is made anew
+/// ([`fleet_forgets`]); a transition before that repairs it sooner.
+pub fn fleet_heard(sql: &dyn Sql, delivered: bool) -> Result<(), TownError> {
+    if delivered {
+        sql.execute("UPDATE counters SET value = value - 1 WHERE name = 'fleet_unheard' AND value > 0", &[])?;
+    }
+    Ok(())
+}
+
+/// The object was made anew: a report that was in the air, or got lost, is due again.
+///
+/// *Guarantees*: the registry never goes on believing a state that has passed, and a town whose reports all arrived tells
+/// it nothing anew.
+pub fn fleet_forgets(sql: &dyn Sql) -> Result<(), TownError> {
+    let forgot = sql.execute("UPDATE counters SET value = 0 WHERE name = 'fleet_unheard' AND value > 0", &[])?;
+    if forgot > 0 {
+        // No state of a breaker, so whatever it is by now is news.
+        sql.execute("UPDATE counters SET value = -1 WHERE name = 'fleet_told'", &[])?;
+    }
+    Ok(())
 }
 
 const fn fleet_state(state: BreakerState) -> i64 {
