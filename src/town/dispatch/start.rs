@@ -116,7 +116,8 @@ pub fn again(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt) -> Result<Vec<Effe
     Ok(vec![Effect::StartAgent(Box::new(StartAgent {
         timeout: view.config.dispatch.start_timeout_ms,
         request: request(sql, &view, &bead, &agent, rig, &attempt.id)?,
-        stop_first: Vec::new(),
+        // Those that the first sending carried may have been lost with it.
+        stop_first: stops::before_start(sql, ctx, &bead.id, &agent.id)?,
         attempt_id: attempt.id.clone(),
         agent_id: attempt.agent.clone(),
         repeat: true,
