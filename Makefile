@@ -101,6 +101,10 @@ sim-long: toolchain ## the same for an hour, from a new seed, until something br
 	@seed=$(or $(call said,SEED),$$(date +%s)); echo "from seed $$seed"; \
 	  $(simulate) --seed "$$seed" --runs 1000000 --seconds $(or $(call said,SECONDS),3600) --days $(or $(call said,DAYS),2)
 
+.PHONY: soak
+soak: build ## kill workerd at drawn awaits and restart it, again and again: make soak [ROUNDS=300] [SEED=n] [DEALT=1]; one round replays its seed
+	@nice -n 19 node tests/crash/soak.mjs $(or $(call said,ROUNDS),300) '$(call said,SEED)' '$(call said,DEALT)'
+
 .PHONY: lint
 lint: toolchain ## rustfmt, clippy for host and wasm32, cargo-deny
 	@scripts/setup.sh deny

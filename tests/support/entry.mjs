@@ -6,6 +6,7 @@
 
 import { DurableObject, WorkerEntrypoint, env as bindings } from "cloudflare:workers";
 import * as app from "../../build/index.js";
+import { arm, Eye, watchClock, watching } from "./watch.mjs";
 
 let offset = Number(bindings.TEST_CLOCK_OFFSET ?? 0);
 const RealDate = Date;
@@ -19,11 +20,14 @@ globalThis.Date = class Date extends RealDate {
   }
 };
 
+watchClock(() => offset);
+
 const wrap = (name) =>
   class extends DurableObject {
     constructor(ctx, env) {
       super(ctx, env);
-      this.inner = new app[name](ctx, env);
+      this.eye = watching ? new Eye(ctx, name) : null;
+      this.inner = new app[name](this.eye?.ctx ?? ctx, env);
     }
 
     async fetch(request) {
@@ -31,11 +35,28 @@ const wrap = (name) =>
         this.gate.waiting += 1;
         await this.gate.opened;
       }
-      return this.inner.fetch(request);
+      return this.eye ? this.eye.fetch(request, (r) => this.inner.fetch(r)) : this.inner.fetch(request);
     }
 
     alarm(info) {
-      return this.inner.alarm(info);
+      return this.eye ? this.eye.alarm(() => this.inner.alarm(info)) : this.inner.alarm(info);
+    }
+
+    /** Where to die next (watch.mjs). */
+    tArm(order) {
+      arm(order);
+    }
+
+    /** What the watched object is at (watch.mjs). */
+    tState() {
+      return this.eye.state();
+    }
+
+    /** Moves the clock of the whole isolate, and this object's alarm with it. */
+    async tMove(ms) {
+      const by = ms - offset;
+      offset = ms;
+      await this.eye.moveAlarm(by);
     }
 
     /** Runs one statement; what it read and wrote is what the platform would bill. */
@@ -116,9 +137,25 @@ export const FleetDO = wrap("FleetDO");
 const FAULT = "X-Test-Stub-Fault";
 const TRIES = "X-Test-Stub-Tries";
 
+/** The worker, with calls to its objects that fail on demand and the harness's door to the objects (harness.mjs). */
 export default class extends WorkerEntrypoint {
   async fetch(request) {
+    if (watching && new URL(request.url).pathname === "/test-door") return this.#door(request);
     const fault = request.headers.get(FAULT);
+    return fault ? this.#failing(fault, request) : new app.default(this.ctx, this.env).fetch(request);
+  }
+
+  async #door(request) {
+    const { binding, name, method, args } = await request.json();
+    try {
+      const stub = this.env[binding].get(this.env[binding].idFromName(name));
+      return Response.json({ result: (await stub[method](...args)) ?? null });
+    } catch (error) {
+      return Response.json({ error: String(error) });
+    }
+  }
+
+  async #failing(fault, request) {
     let tries = 0;
     const fail = async () => {
       tries += 1;
@@ -134,9 +171,7 @@ export default class extends WorkerEntrypoint {
         return { fetch: fail };
       }
     }
-    const env = fault ? { ...this.env, TOWN: new DurableObjectNamespace() } : this.env;
-    const response = await new app.default(this.ctx, env).fetch(request);
-    if (!fault) return response;
+    const response = await new app.default(this.ctx, { ...this.env, TOWN: new DurableObjectNamespace() }).fetch(request);
     const headers = new Headers(response.headers);
     headers.set(TRIES, String(tries));
     return new Response(response.body, { status: response.status, headers });

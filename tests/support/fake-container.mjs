@@ -31,10 +31,18 @@ const LIVE = ["starting", "running"];
 export class FakeContainer {
   /** Every request that arrived: {at, kind, method, path, headers, body}. */
   requests = [];
-  /** The ledger: every start that really happened: {at, agentId, dispatchId, role, branch, instanceId, killed}. */
+  /**
+   * The ledger: every start that really happened: {at, agentId, dispatchId, role, branch, instanceId, killed, ended}.
+   * `killed`: an agent that was alive was killed for it; `ended`: when its process ended, null while it lives.
+   */
   starts = [];
   /** Every call made to the worker: {at, method, path, status, body}; status 0 = it did not answer. */
   calls = [];
+  /**
+   * A test's ear: awaited with (kind, moment, {agentId, body}) when a request `arrives`, before anything is done about
+   * it, and when it has `happened`, before it is answered. What it answers true to is dropped: its caller is dead.
+   */
+  tap = null;
   /** Agents of this instance by id. */
   agents = new Map();
   instanceId = randomUUID();
@@ -49,6 +57,7 @@ export class FakeContainer {
   #hanging = new Set();
   #turns = new Map(); // starts of one agent are serialised
   #timers = new Set();
+  #entries = new WeakMap(); // the ledger's line of each process
   #readySent = false;
   #token = null;
   #town = null;
@@ -97,7 +106,7 @@ export class FakeContainer {
     server.close();
     for (const socket of this.#sockets) socket.destroy();
     await closed;
-    this.agents.clear();
+    this.#allEnd();
   }
 
   /** Another instance on the same address, at once: open requests break, agents are gone. */
@@ -108,12 +117,22 @@ export class FakeContainer {
   }
 
   #newInstance() {
-    this.agents.clear();
+    this.#allEnd();
     this.#turns.clear();
     this.instanceId = randomUUID();
     this.startedAt = new Date();
     this.draining = false;
     this.#readySent = false;
+  }
+
+  #allEnd() {
+    for (const agent of this.agents.values()) this.#ended(agent);
+    this.agents.clear();
+  }
+
+  #ended(agent) {
+    const entry = this.#entries.get(agent);
+    if (entry) entry.ended ??= Date.now();
   }
 
   #stopTimers() {
@@ -209,6 +228,7 @@ export class FakeContainer {
   /** The agent's process ends and nobody says so. */
   exit(agentId, status = "exited", reason = "completed") {
     Object.assign(this.agent(agentId), { status, exitReason: reason, activeTools: [] });
+    this.#ended(this.agent(agentId));
   }
 
   /** A call of the agent's plugin: with the agent's and the rig's header. `path` is relative to the rig base. */
@@ -321,9 +341,11 @@ export class FakeContainer {
     const path = new URL(request.url, "http://container").pathname;
     const [kind, agentId, handle] = this.#route(request.method, path);
     this.requests.push({ at: Date.now(), kind, method: request.method, path, headers: request.headers, body });
+    const about = { agentId: agentId ?? body?.agentId, body };
+    if (await this.tap?.(kind, "arrives", about)) return;
     const behaviour = this.#behaviour(kind, body);
     const answer = await this.#behave(behaviour, request, () => handle.call(this, body, agentId, request, behaviour));
-    if (!answer || response.destroyed) return;
+    if (!answer || (await this.tap?.(kind, "happened", about)) || response.destroyed) return;
     const { status, body: content, headers = {} } = answer;
     const text = typeof content === "string" ? content : JSON.stringify(content ?? {});
     const type = typeof content === "string" ? "text/plain" : "application/json";
@@ -409,7 +431,7 @@ export class FakeContainer {
       return { status: 201, body: old };
     }
     const killed = old !== undefined && LIVE.includes(old.status);
-    if (killed) Object.assign(old, { status: "exited", exitReason: "stopped" }); // no completion call
+    if (killed) this.exit(body.agentId, "exited", "stopped"); // no completion call
     const now = new Date().toISOString();
     const env = { ...body.envVars, GASTOWN_AGENT_ID: body.agentId, GASTOWN_RIG_ID: body.rigId, GASTOWN_TOWN_ID: body.townId };
     const agent = {
@@ -449,7 +471,9 @@ export class FakeContainer {
       branch: body.branch,
       instanceId: this.instanceId,
       killed,
+      ended: null,
     });
+    this.#entries.set(agent, this.starts.at(-1));
     // Ours says at once that it runs; the predecessor waits for its timer.
     if (this.heartbeatMs !== null) this.#beat(agent, this.kind === "ours" ? 0 : this.heartbeatMs);
     if (takes) {

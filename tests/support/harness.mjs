@@ -8,7 +8,8 @@
 //   await h.advance(120_000);                                    // and what became due in every known town
 //   await h.kill9(); await h.restart();                          // a crash, the same storage
 //
-// `clock: "real"` leaves the clock and the alarms alone.
+// `clock: "real"` leaves the clock and the alarms alone. With `vars: { TEST_WATCH: "1" }` the clock can be moved and
+// alarms ring by themselves all the same, and an object can be made to die at any await (watch.mjs).
 
 import { Log, LogLevel, Miniflare } from "miniflare";
 import { execFileSync } from "node:child_process";
@@ -62,11 +63,17 @@ export class Harness {
       port: this.port,
       log: new Log(LogLevel.ERROR),
       handleRuntimeStdio: (...streams) => {
-        for (const stream of streams) stream.on("data", (chunk) => this.logs.push(String(chunk)));
+        for (const stream of streams) {
+          stream.on("data", (chunk) => {
+            this.logs.push(String(chunk));
+            this.onLog?.(String(chunk));
+          });
+        }
       },
       modulesRoot: ROOT,
       modules: [
         await module("ESModule", "tests/support/entry.mjs", join(ROOT, "tests/support/entry.mjs")),
+        await module("ESModule", "tests/support/watch.mjs", join(ROOT, "tests/support/watch.mjs")),
         await module("ESModule", "build/index.js", join(this.build, "index.js")),
         ...(existsSync(wasm) ? [await module("CompiledWasm", "build/index_bg.wasm", wasm)] : []),
       ],
@@ -116,9 +123,18 @@ export class Harness {
     if (this.owned) await rm(this.persist, { recursive: true, force: true });
   }
 
+  /** SIGKILL for workerd, at once; kill9() cleans up after it. */
+  strike() {
+    try {
+      process.kill(this.#workerd, "SIGKILL");
+    } catch (error) {
+      if (error.code !== "ESRCH") throw error; // it is gone
+    }
+  }
+
   /** SIGKILL for workerd: what was not yet on disk is lost, open requests break. */
   async kill9() {
-    process.kill(this.#workerd, "SIGKILL");
+    this.strike();
     await until("workerd is gone", () => !workerds().includes(this.#workerd));
     await this.#mf.dispose().catch(() => {});
     this.#mf = null;
@@ -193,8 +209,28 @@ export class Harness {
 
   /** The wrapper around an object: `TOWN` by the town's id, `FLEET` by its name. */
   async object(binding, name) {
+    if (this.vars.TEST_WATCH) return this.#door(binding, name);
     const namespace = await this.#mf.getDurableObjectNamespace(binding);
     return namespace.get(namespace.idFromName(name));
+  }
+
+  /**
+   * The same through a door of the test's main module (entry.mjs): miniflare's own stubs block this whole process until
+   * workerd answers, which a workerd that waits to be killed never does.
+   */
+  #door(binding, name) {
+    const call = async (method, args) => {
+      const response = await fetch(`${this.url}/test-door`, {
+        method: "POST",
+        body: JSON.stringify({ binding, name, method, args }),
+        signal: AbortSignal.timeout(30_000),
+      });
+      const { result, error } = await response.json();
+      if (error) throw new Error(error);
+      return result;
+    };
+    // Asked whether it is a promise, it is none.
+    return new Proxy({}, { get: (_, method) => (method === "then" ? undefined : (...args) => call(method, args)) });
   }
 
   /** Moves the clock and runs what became due in the towns this harness knows. */

@@ -9,6 +9,11 @@ export class WebhookReceiver {
   deliveries = [];
   /** What to answer; change it to make deliveries fail. */
   status = 200;
+  /** No delivery is answered before heal(). */
+  hang = false;
+  #hanging = new Set();
+  /** A test's ear: awaited with (moment, json) when a delivery `arrives` and when it has `happened`; true drops it. */
+  tap = null;
   #server;
 
   constructor(secret) {
@@ -28,12 +33,29 @@ export class WebhookReceiver {
       } catch {
         // kept as raw
       }
+      if (await receiver.tap?.("arrives", json)) return;
       receiver.deliveries.push({ at: Date.now(), raw: raw.toString(), json, signature, verified: receiver.verify(raw, signature) });
-      response.writeHead(receiver.status).end();
+      if (receiver.hang) await new Promise((resume) => receiver.#hanging.add(resume));
+      const { status } = receiver;
+      if (await receiver.tap?.("happened", json)) return;
+      response.writeHead(status).end();
     });
     receiver.#server.listen(0, "127.0.0.1");
     await once(receiver.#server, "listening");
     return receiver;
+  }
+
+  /** How many deliveries hang now. */
+  get hanging() {
+    return this.#hanging.size;
+  }
+
+  /** Everything is accepted again; what hangs goes on. */
+  heal() {
+    this.status = 200;
+    this.hang = false;
+    for (const resume of this.#hanging) resume();
+    this.#hanging.clear();
   }
 
   get url() {
