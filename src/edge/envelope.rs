@@ -56,9 +56,10 @@ impl Refusal {
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), ..Self::default() }
     }
-    /// 400 in the predecessor's words, with the list of what is wrong.
+    /// 400 in the predecessor's words, with the list of what is wrong, [`ISSUES_SHOWN`] at most.
     #[must_use]
-    pub fn malformed(issues: Vec<Issue>) -> Self {
+    pub fn malformed(mut issues: Vec<Issue>) -> Self {
+        issues.truncate(ISSUES_SHOWN);
         Self { issues, ..Self::new(400, "malformed", "Invalid request body") }
     }
     /// 400 with a text of its own.
@@ -158,6 +159,10 @@ impl From<TownError> for Refusal {
         }
     }
 }
+
+/// How many issues a 400 lists. A body of 1 MB has room for 350,000 wrong list entries, whose issues would be an answer of
+/// 30 MB; whoever mends the first fifty learns of the rest.
+pub const ISSUES_SHOWN: usize = 50;
 
 /// How long an overloaded object is left alone at least: several times what it takes to work off all it has in hand.
 const OVERLOAD_PAUSE: Millis = 5 * SECOND;

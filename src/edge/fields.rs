@@ -3,7 +3,7 @@
 //! Guarantee: a value of the wrong type never gets past this file, and a caller learns of all its mistakes at once.
 //! Lengths are the town's business (422), except where the wire says otherwise.
 
-use super::envelope::{Issue, Refusal};
+use super::envelope::{ISSUES_SHOWN, Issue, Refusal};
 use crate::town::{id::is_uuid_v4, policy::LIST_MAX};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value as Json};
@@ -74,8 +74,11 @@ impl<'a> Fields<'a> {
     pub fn done<T>(self, value: T) -> Result<T, Refusal> {
         if self.issues.is_empty() { Ok(value) } else { Err(Refusal::malformed(self.issues)) }
     }
-    /// Notes something that is wrong.
+    /// Notes something that is wrong, unless there is enough to tell already.
     pub fn wrong(&mut self, code: &'static str, path: &str, message: &str) {
+        if self.issues.len() >= ISSUES_SHOWN {
+            return;
+        }
         self.issues.push(Issue { code, path: path.to_owned(), message: message.to_owned() });
     }
     /// True if the key is there, `null` included.
@@ -278,6 +281,14 @@ mod tests {
             ]
         );
         assert_eq!(refusal.status, 400);
+    }
+
+    #[test]
+    fn a_body_that_is_wrong_all_over_is_told_so_in_few_words() {
+        let body = Body::Json(json!({ "depends_on": vec![""; 100_000] }));
+        let mut f = Fields::required(&body);
+        f.opt_uuids("depends_on");
+        assert_eq!(f.done(()).unwrap_err().issues.len(), ISSUES_SHOWN);
     }
 
     #[test]
