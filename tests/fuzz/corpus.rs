@@ -96,7 +96,9 @@ pub fn fields(body: &Json) -> Vec<Vec<String>> {
 pub fn with_field(body: &Json, path: &[String], raw: &[u8]) -> Vec<u8> {
     let Some((key, rest)) = path.split_first() else { return raw.to_vec() };
     let mut out = Vec::new();
-    let piece = |name: &str, value: &Json| if name == key { with_field(value, rest, raw) } else { value.to_string().into_bytes() };
+    let piece = |name: &str, value: &Json| {
+        if name == key { with_field(value, rest, raw) } else { value.to_string().into_bytes() }
+    };
     match body {
         Json::Object(map) => {
             for (name, value) in map {

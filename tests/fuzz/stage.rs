@@ -52,7 +52,8 @@ impl Stage {
             let rows = world.sql.peek(sql, &[]);
             rows.first().unwrap_or_else(|| panic!("{sql}\n{}", world.journal())).text(0).unwrap().to_owned()
         };
-        let working = format!("SELECT agent_id FROM attempts WHERE bead_id = '{bead}' AND outcome IN ('accepted', 'proven')");
+        let working =
+            format!("SELECT agent_id FROM attempts WHERE bead_id = '{bead}' AND outcome IN ('accepted', 'proven')");
         let dispatch = format!("SELECT attempt_id FROM attempts WHERE bead_id = '{bead}'");
         let agent = match plan["agent"].as_str() {
             Some("idle") => idle,
@@ -102,7 +103,8 @@ impl Stage {
     /// `body` with `"$bead"` and the like replaced by what they stand for.
     pub fn fill(&self, body: &[u8]) -> Vec<u8> {
         let Ok(text) = std::str::from_utf8(body) else { return body.to_vec() };
-        let fill = |text: String, (name, id): &(&str, String)| text.replace(&format!("\"${name}\""), &format!("\"{id}\""));
+        let fill =
+            |text: String, (name, id): &(&str, String)| text.replace(&format!("\"${name}\""), &format!("\"{id}\""));
         if text.contains("\"$") { self.names.iter().fold(text.to_owned(), fill).into_bytes() } else { body.to_vec() }
     }
 }

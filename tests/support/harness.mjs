@@ -9,7 +9,8 @@
 //   await h.kill9(); await h.restart();                          // a crash, the same storage
 //
 // `clock: "real"` leaves the clock and the alarms alone. With `vars: { TEST_WATCH: "1" }` the clock can be moved and
-// alarms ring by themselves all the same, and an object can be made to die at any await (watch.mjs).
+// alarms ring by themselves all the same, and an object can be made to die at any await (watch.mjs). What the worker prints is kept, and a panic in it fails the test file
+// (output.mjs).
 
 import { Log, LogLevel, Miniflare } from "miniflare";
 import { execFileSync } from "node:child_process";
@@ -20,10 +21,11 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { keep, planted, secretsInRows } from "./output.mjs";
 import { until } from "./poll.mjs";
 import { ROOT } from "./programs.mjs";
 
-export const SECRET = "test-secret-of-the-worker-tests-32-bytes";
+export const SECRET = planted("jwt-secret");
 const YEAR = 365 * 86_400_000;
 const HOUR = 3600;
 
@@ -35,11 +37,11 @@ export class Harness {
   /** What workerd printed. */
   logs = [];
 
-  constructor({ container = null, containerUrl = container?.url, clock = "driven", vars = {}, persist = null, build = join(ROOT, "build") }) {
+  constructor({ container = null, containerUrl = container?.url, clock = "driven", notice = false, vars = {}, persist = null, build = join(ROOT, "build") }) {
     this.container = container;
     this.containerUrl = containerUrl;
     this.offset = clock === "driven" ? YEAR : 0;
-    this.vars = vars;
+    this.vars = notice ? { TEST_NOTICE: "1", ...vars } : vars;
     this.persist = persist;
     this.build = build;
   }
@@ -67,11 +69,13 @@ export class Harness {
           stream.on("data", (chunk) => {
             this.logs.push(String(chunk));
             this.onLog?.(String(chunk));
+            keep("workerd", String(chunk));
           });
         }
       },
       modulesRoot: ROOT,
       modules: [
+        await module("ESModule", "tests/support/observed-entry.mjs", join(ROOT, "tests/support/observed-entry.mjs")),
         await module("ESModule", "tests/support/entry.mjs", join(ROOT, "tests/support/entry.mjs")),
         await module("ESModule", "tests/support/watch.mjs", join(ROOT, "tests/support/watch.mjs")),
         await module("ESModule", "build/index.js", join(this.build, "index.js")),
@@ -120,6 +124,8 @@ export class Harness {
   async stop() {
     await this.#mf?.dispose();
     this.#mf = null;
+    const leaks = await secretsInRows(this.persist);
+    if (leaks.length > 0) throw new Error(`secrets in rows, where none belong:\n  ${leaks.join("\n  ")}`);
     if (this.owned) await rm(this.persist, { recursive: true, force: true });
   }
 

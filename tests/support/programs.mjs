@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { keep } from "./output.mjs";
 import { within } from "./poll.mjs";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -31,6 +32,7 @@ export async function program(path, env, { quiet = true } = {}) {
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on("line", (line) => {
         output.push(line);
+        keep(path, line);
         if (!quiet) console.error(line);
         const url = line.match(/listening on (http:\/\/\S+)/)?.[1];
         if (url) resolve(url.replace(/\/$/, ""));

@@ -3,6 +3,7 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
+import { planted } from "./output.mjs";
 
 export class WebhookReceiver {
   /** Every delivery: {at, raw, json, signature, verified}. */
@@ -20,7 +21,7 @@ export class WebhookReceiver {
     this.secret = secret;
   }
 
-  static async start(secret = "webhook-secret") {
+  static async start(secret = planted("webhook-secret")) {
     const receiver = new WebhookReceiver(secret);
     receiver.#server = createServer(async (request, response) => {
       const chunks = [];
