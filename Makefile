@@ -82,12 +82,21 @@ test-host: toolchain ## the tests of the core, the host and the runner (cargo te
 .PHONY: test-worker
 test-worker: build programs ## the tests of the built worker in workerd (ONLY=name runs one file)
 	$(call step,worker: node --test in workerd (crashes and timeouts are real and take the longest))
-	@GASTOWN_TEST_ALL=1 node --test --test-reporter=spec tests/worker/$(or $(ONLY),*).test.mjs
+	@rm -rf target/test-output && mkdir -p target/test-output
+	@GASTOWN_TEST_ALL=1 node --test --test-reporter=spec --test-reporter-destination=stdout \
+	  --test-reporter=tap --test-reporter-destination=target/test-output/report.tap tests/worker/$(or $(ONLY),*).test.mjs
+	@node tests/support/check-output.mjs
 
 .PHONY: test-demo
 test-demo: build programs ## the demo's own test: breaks one thing at a time, the demo must say so (half a minute)
 	$(call step,demo: node --test; nine broken demos and three that are interrupted)
 	@node --test --test-reporter=spec tests/demo/*.test.mjs
+
+.PHONY: fuzz
+fuzz: build programs ## poisoned requests at the edge, the town, the worker and the runner: make fuzz [SEED=n] [ROUNDS=10]
+	@export FUZZ_SEED=$(or $(call said,SEED),$$(date +%s)) FUZZ_ROUNDS=$(or $(call said,ROUNDS),10); echo "seed $$FUZZ_SEED, $$FUZZ_ROUNDS rounds"; \
+	  cargo test --test fuzz -- --nocapture && cargo test --package gastown-runner --test runner fuzz && \
+	  node --test --test-reporter=spec tests/worker/fuzz.test.mjs
 
 simulate = cargo run --quiet --package gastown-sim --bin gastown-sim --
 
@@ -116,6 +125,11 @@ lint: toolchain ## rustfmt, clippy for host and wasm32, cargo-deny
 	@cargo clippy --quiet --package gastown --lib --target wasm32-unknown-unknown -- -D warnings
 	$(call step,cargo-deny: bans - licences - sources)
 	@cargo deny --workspace --all-features check --hide-inclusion-graph bans licenses sources
+
+.PHONY: audit
+audit: node_modules/.gastown-lock toolchain ## known vulnerabilities of what this is built from; fails if a database cannot be asked
+	@scripts/setup.sh deny
+	@scripts/audit.sh
 
 .PHONY: ci
 ci: ## what CI runs: lint, test, a dry run of the deployment, the demo and its test
