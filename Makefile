@@ -125,6 +125,7 @@ lint: toolchain ## rustfmt, clippy for host and wasm32, cargo-deny
 	@cargo clippy --quiet --package gastown --lib --target wasm32-unknown-unknown -- -D warnings
 	$(call step,cargo-deny: bans - licences - sources)
 	@cargo deny --workspace --all-features check --hide-inclusion-graph bans licenses sources
+	@cargo deny --config deny-worker.toml --exclude-dev --target wasm32-unknown-unknown check --hide-inclusion-graph bans
 
 .PHONY: audit
 audit: node_modules/.gastown-lock toolchain ## known vulnerabilities of what this is built from; fails if a database cannot be asked
