@@ -5,12 +5,13 @@ use crate::{
     heartbeat,
     request::{StartRequest, parse_message, parse_stop},
     runner::{Reply, Runner},
+    url::is_id,
 };
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -86,7 +87,7 @@ async fn not_found() -> Response {
 async fn health(State(runner): State<Arc<Runner>>, headers: HeaderMap) -> Response {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if let (Some(nonce), Some(town)) = (header("x-drain-nonce"), header("x-town-id"))
-        && crate::url::is_id(&town)
+        && is_id(&town)
         && let Some(voice) = runner.own_voice(Some(&town))
     {
         let runner = Arc::clone(&runner);
@@ -103,15 +104,26 @@ async fn start(State(runner): State<Arc<Runner>>, body: Result<Bytes, BytesRejec
     }
 }
 
-async fn status(State(runner): State<Arc<Runner>>, Path(agent): Path<String>) -> Response {
+/// The agent that a path names. What cannot be an agent's id names nothing: 404 in our words, whether it is too long, no
+/// UTF-8, or another path in disguise.
+struct Agent(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Agent {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(agent)) if is_id(&agent) => Ok(Self(agent)),
+            Ok(_) | Err(_) => Err(not_found().await),
+        }
+    }
+}
+
+async fn status(State(runner): State<Arc<Runner>>, Agent(agent): Agent) -> Response {
     answer(runner.status(&agent))
 }
 
-async fn stop(
-    State(runner): State<Arc<Runner>>,
-    Path(agent): Path<String>,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
+async fn stop(State(runner): State<Arc<Runner>>, Agent(agent): Agent, body: Result<Bytes, BytesRejection>) -> Response {
     match body.map(|body| parse_stop(&body)) {
         Ok(Ok(id)) => answer(runner.stop(&agent, id.as_deref()).await),
         Ok(Err(issues)) => bad(issues),
@@ -121,7 +133,7 @@ async fn stop(
 
 async fn message(
     State(runner): State<Arc<Runner>>,
-    Path(agent): Path<String>,
+    Agent(agent): Agent,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     match body.map(|body| parse_message(&body)) {

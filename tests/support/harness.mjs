@@ -9,8 +9,8 @@
 //   await h.kill9(); await h.restart();                          // a crash, the same storage
 //
 // `clock: "real"` leaves the clock and the alarms alone. With `vars: { TEST_WATCH: "1" }` the clock can be moved and
-// alarms ring by themselves all the same, and an object can be made to die at any await (watch.mjs). What the worker prints is kept, and a panic in it fails the test file
-// (output.mjs).
+// alarms ring by themselves all the same, and an object can be made to die at any await (watch.mjs). What the worker prints is
+// kept, and a panic in it fails the test file (output.mjs).
 
 import { Log, LogLevel, Miniflare } from "miniflare";
 import { execFileSync } from "node:child_process";

@@ -11,6 +11,7 @@ mod api;
 mod bench;
 mod dispatch;
 mod fake_worker;
+mod fuzz;
 mod heartbeats;
 mod presets;
 mod refinery;
