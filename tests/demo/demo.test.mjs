@@ -4,13 +4,14 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { RUNNER } from "../../scripts/stack.mjs";
+import { secretsIn, secretsInRows } from "../support/output.mjs";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const MEDDLE = new URL("meddle.mjs", import.meta.url).href;
@@ -24,7 +25,7 @@ after(() => rm(folder, { recursive: true, force: true }));
 /** The demo, started: its output so far, and its end {code, signal, output}. */
 function start(env) {
   const child = spawn(process.execPath, [join(ROOT, "scripts/demo/main.mjs")], {
-    env: { ...process.env, NO_COLOR: "1", ...env },
+    env: { ...process.env, NO_COLOR: "1", NODE_OPTIONS: `--import=${MEDDLE}`, ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const demo = { child, output: "" };
@@ -50,7 +51,16 @@ async function fails(env, message) {
   const kept = output.match(/are kept in\n\s+(\S+)/)?.[1];
   assert.ok(kept && existsSync(kept), `what it worked on should be kept:\n${output}`);
   assert.deepEqual(processes(kept), []);
+  await tellsNoSecret(kept, output);
   await rm(kept, { recursive: true });
+}
+
+/** Neither what the demo said nor the logs that it kept have a secret in them; its worker's rows do, where they belong. */
+async function tellsNoSecret(kept, output) {
+  const logs = readdirSync(kept).filter((name) => /\.(log|txt)$/.test(name));
+  for (const name of logs) assert.deepEqual(secretsIn(readFileSync(join(kept, name), "latin1")), [], name);
+  assert.deepEqual(secretsIn(output), []);
+  assert.deepEqual(await secretsInRows(join(kept, "worker")), []);
 }
 
 /** Processes whose command line names this path. */
@@ -115,7 +125,7 @@ describe("the demo fails, and says why,", { concurrency: 2, timeout: 180_000 }, 
     await fails({ PATH: `${bin}${delimiter}${dirname(process.execPath)}-without-git` }, /git is not installed/);
   });
 
-  const meddle = (how, message) => fails({ NODE_OPTIONS: `--import=${MEDDLE}`, MEDDLE: how }, message);
+  const meddle = (how, message) => fails({ MEDDLE: how }, message);
 
   it("with a gate that always passes", () =>
     meddle("gate-passes", /«Add `shout`» was merged, although its test cannot pass/));

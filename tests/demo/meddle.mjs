@@ -1,6 +1,16 @@
 // Meddles with the demo from outside: loaded before it (NODE_OPTIONS=--import), it stands between the demo and the worker and
 // does what MEDDLE says. The demo and the product know nothing of it.
 
+import crypto from "node:crypto";
+import { syncBuiltinESMExports } from "node:module";
+
+// The demo makes its secrets of 32 random bytes; these are not random, so that they are known where they turn up.
+if (process.argv[1]?.endsWith("demo/main.mjs")) {
+  const { randomBytes } = crypto;
+  crypto.randomBytes = (size, ...more) => (size === 32 ? Buffer.from("pl4nted-secret-made-by-the-demo!") : randomBytes(size, ...more));
+  syncBuiltinESMExports();
+}
+
 const real = globalThis.fetch;
 const how = process.env.MEDDLE;
 

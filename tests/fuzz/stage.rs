@@ -50,7 +50,7 @@ impl Stage {
         let idle = text(&world.must(idle), "id");
         let column = |world: &World, sql: &str| {
             let rows = world.sql.peek(sql, &[]);
-            rows.first().unwrap_or_else(|| panic!("{sql}\n{}", world.journal())).text(0).unwrap().to_owned()
+            rows.first().unwrap_or_else(|| panic!("{sql}\n{}", world.journal())).text(0).unwrap().clone()
         };
         let working =
             format!("SELECT agent_id FROM attempts WHERE bead_id = '{bead}' AND outcome IN ('accepted', 'proven')");
@@ -87,7 +87,7 @@ impl Stage {
 
     /// The path of a pattern, its last parameter replaced if there is a segment for it.
     pub fn path(&self, pattern: &str, segment: Option<&str>) -> String {
-        let last = pattern.split('/').filter(|s| s.starts_with(':')).next_back();
+        let last = pattern.split('/').rfind(|s| s.starts_with(':'));
         let part = |part: &str| match part.strip_prefix(':') {
             None => part.to_owned(),
             Some(_) if segment.is_some() && Some(part) == last => segment.unwrap_or_default().to_owned(),

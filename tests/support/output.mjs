@@ -13,6 +13,8 @@ export const OUTPUT = fileURLToPath(new URL("../../target/test-output", import.m
 /** A secret of this kind (letters and dashes), the same in every run. */
 export const planted = (kind) => `pl4nted-${kind}-0123456789abcdef`;
 const PLANTED = /pl4nted[-_]([a-z]+(?:-[a-z]+)*)/g;
+/** The same where a program made the secret itself, of bytes that a test gave it (tests/demo/meddle.mjs). */
+const PLANTED_BYTES = Buffer.from("pl4nted").toString("hex");
 /** A signed token: whoever made it, it opens something. */
 const JWT = /\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}/g;
 const PANIC = /panicked at|Reinitializing Wasm application|RuntimeError: unreachable/;
@@ -52,6 +54,7 @@ process.on("exit", () => {
 /** The kinds of secrets in a text. */
 export function secretsIn(text) {
   const kinds = [...text.matchAll(PLANTED)].map(([, kind]) => kind.replace(/-0.*$/, ""));
+  if (text.includes(PLANTED_BYTES)) kinds.push("made secret");
   if (text.search(JWT) >= 0) kinds.push("signed token");
   return [...new Set(kinds)];
 }

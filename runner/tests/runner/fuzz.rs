@@ -120,7 +120,7 @@ async fn poisoned_requests_are_refused_in_words_and_leave_no_trace() {
                 requests.push(request(method, &target, b"", &right_body));
             }
         }
-        requests.push(request(method, path.as_bytes(), b"", &[b'x'; 1_000_001]));
+        requests.push(request(method, path.as_bytes(), b"", &vec![b'x'; 1_000_001]));
         for request in requests {
             let status = well_formed(raw(&bench, &request).await, &request);
             *answered.entry(status / 100).or_default() += 1;
