@@ -1,6 +1,7 @@
 // The fakes must misbehave exactly as told, or the tests that use them prove nothing.
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { createHmac, randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 import { once } from "node:events";
@@ -199,5 +200,29 @@ describe("the webhook receiver", () => {
     assert.deepEqual(receiver.deliveries.map((d) => d.verified), [true, false, false]);
     assert.deepEqual(receiver.deliveries[0].json, { kind: "test" });
     await receiver.stop();
+  });
+});
+
+describe("a panic in a worker", () => {
+  const output = new URL("../support/output.mjs", import.meta.url).href;
+  const file = (script) =>
+    spawnSync(process.execPath, ["--input-type=module", "-e", `import { expectPanics, keep } from "${output}";\n${script}`], { encoding: "utf8" });
+
+  test("fails the test file it happened in, although every test in it may pass", () => {
+    for (const said of [
+      'keep("workerd", "fine\\npanicked at src/x.rs:1:2:\\noh\\n")',
+      'keep("workerd", "pani"); keep("workerd", "cked at src/x.rs:1:2\\n")',
+      'keep("workerd", "Reinitializing Wasm application\\n")',
+      'keep("workerd", "Critical RuntimeError: unreachable\\n")',
+    ]) {
+      const { status, stderr } = file(said);
+      assert.equal(status, 1, said);
+      assert.match(stderr, /A worker panicked, and no test expected it/);
+    }
+  });
+
+  test("does not where a test expects it, nor does a word that only looks like one", () => {
+    assert.equal(file('expectPanics(); keep("workerd", "panicked at src/x.rs:1:2\\n")').status, 0);
+    assert.equal(file('keep("workerd", "nobody panicked\\nat all\\n")').status, 0);
   });
 });
