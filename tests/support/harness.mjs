@@ -10,7 +10,7 @@
 //
 // `clock: "real"` leaves the clock and the alarms alone. With `vars: { TEST_WATCH: "1" }` the clock can be moved and
 // alarms ring by themselves all the same, and an object can be made to die at any await (watch.mjs). What the worker prints is
-// kept, and a panic in it fails the test file (output.mjs).
+// kept; a panic in it, or a secret in a row where none belongs, fails the test file (output.mjs).
 
 import { Log, LogLevel, Miniflare } from "miniflare";
 import { execFileSync } from "node:child_process";
@@ -21,7 +21,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { keep, planted, secretsInRows } from "./output.mjs";
+import { accuse, keep, planted, secretsInRows } from "./output.mjs";
 import { until } from "./poll.mjs";
 import { ROOT } from "./programs.mjs";
 
@@ -124,8 +124,7 @@ export class Harness {
   async stop() {
     await this.#mf?.dispose();
     this.#mf = null;
-    const leaks = await secretsInRows(this.persist);
-    if (leaks.length > 0) throw new Error(`secrets in rows, where none belong:\n  ${leaks.join("\n  ")}`);
+    accuse(await secretsInRows(this.persist));
     if (this.owned) await rm(this.persist, { recursive: true, force: true });
   }
 

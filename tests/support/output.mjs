@@ -23,6 +23,7 @@ const file = join(OUTPUT, `${basename(process.argv[1] ?? "unknown", ".mjs")}.log
 let opened = false;
 let panicsExpected = false;
 const panics = [];
+const leaks = [];
 const tails = new Map();
 
 /** Keeps what a program printed. */
@@ -45,10 +46,20 @@ export function expectPanics() {
   panicsExpected = true;
 }
 
+/** Secrets were found in rows: the file fails when it ends. (Thrown where a harness is stopped, it would leave servers running.) */
+export function accuse(found) {
+  leaks.push(...found);
+}
+
 process.on("exit", () => {
-  if (panics.length === 0 || panicsExpected) return;
-  console.error(`\nA worker panicked, and no test expected it (${file}):\n  ${panics.slice(0, 3).join("\n  ")}`);
-  process.exitCode = 1;
+  if (panics.length > 0 && !panicsExpected) {
+    console.error(`\nA worker panicked, and no test expected it (${file}):\n  ${panics.slice(0, 3).join("\n  ")}`);
+    process.exitCode = 1;
+  }
+  if (leaks.length > 0) {
+    console.error(`\nSecrets in rows where none belong:\n  ${[...new Set(leaks)].join("\n  ")}`);
+    process.exitCode = 1;
+  }
 });
 
 /** The kinds of secrets in a text. */

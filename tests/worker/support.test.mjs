@@ -206,7 +206,7 @@ describe("the webhook receiver", () => {
 describe("a panic in a worker", () => {
   const output = new URL("../support/output.mjs", import.meta.url).href;
   const file = (script) =>
-    spawnSync(process.execPath, ["--input-type=module", "-e", `import { expectPanics, keep } from "${output}";\n${script}`], { encoding: "utf8" });
+    spawnSync(process.execPath, ["--input-type=module", "-e", `import { accuse, expectPanics, keep } from "${output}";\n${script}`], { encoding: "utf8" });
 
   test("fails the test file it happened in, although every test in it may pass", () => {
     for (const said of [
@@ -219,6 +219,12 @@ describe("a panic in a worker", () => {
       assert.equal(status, 1, said);
       assert.match(stderr, /A worker panicked, and no test expected it/);
     }
+  });
+
+  test("and so does a secret in a row, also where a panic is expected", () => {
+    const { status, stderr } = file('expectPanics(); accuse(["TownDO agents.name: git-token"])');
+    assert.equal(status, 1);
+    assert.match(stderr, /Secrets in rows where none belong:\n  TownDO agents.name: git-token/);
   });
 
   test("does not where a test expects it, nor does a word that only looks like one", () => {
