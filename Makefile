@@ -141,8 +141,9 @@ ci: ## what CI runs: lint, test, a dry run of the deployment, the demo and its t
 	@$(MAKE) test-demo
 
 .PHONY: bench
-bench: build ## figures: the size of the worker
+bench: build ## figures: the worker's size, and what a town costs an hour (UPDATE=1 commits them, STATEMENTS=n, ONLY=B_1000)
 	@scripts/size.sh
+	@UPDATE='$(call said,UPDATE)' ONLY='$(call said,ONLY)' STATEMENTS='$(call said,STATEMENTS)' node bench/main.mjs
 
 .PHONY: bench-throughput
 bench-throughput: build ## what one object serves a second on this machine, in workerd (idle machine, half a minute)

@@ -2,32 +2,54 @@
 // move the clock and drive the alarm. Main module in tests only; production runs build/index.js itself.
 //
 // Rust reads the clock by `new Date()` in the glue, so the override below reaches it. The runtime's own scheduler keeps
-// the real clock: with a clock far ahead no alarm ever fires by itself, and a test drives every one of them.
+// the real clock: with a clock far ahead no alarm ever fires by itself, and a test drives every one of them. A clock that
+// stands still (`TEST_CLOCK_STANDS`) and random numbers from a seed (`TEST_SEED`) make a run the same every time.
 
 import { DurableObject, WorkerEntrypoint, env as bindings } from "cloudflare:workers";
 import * as app from "../../build/index.js";
+import { Meter } from "./meter.mjs";
 import { arm, Eye, watchClock, watching } from "./watch.mjs";
 
 let offset = Number(bindings.TEST_CLOCK_OFFSET ?? 0);
+const stands = bindings.TEST_CLOCK_STANDS === undefined ? null : Number(bindings.TEST_CLOCK_STANDS);
 const RealDate = Date;
+const now = () => (stands ?? RealDate.now()) + offset;
 globalThis.Date = class Date extends RealDate {
   constructor(...given) {
     if (given.length) super(...given);
-    else super(RealDate.now() + offset);
+    else super(now());
   }
   static now() {
-    return RealDate.now() + offset;
+    return now();
   }
 };
 
 watchClock(() => offset);
+
+if (bindings.TEST_SEED !== undefined) {
+  let state = Number(bindings.TEST_SEED) >>> 0;
+  // Mulberry32: small, and good enough for ids that must differ.
+  const next = () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return (t ^ (t >>> 14)) >>> 24;
+  };
+  crypto.getRandomValues = (array) => {
+    new Uint8Array(array.buffer, array.byteOffset, array.byteLength).forEach((_, i, bytes) => (bytes[i] = next()));
+    return array;
+  };
+}
+
+// One for all objects: what a town causes elsewhere is its cost, too.
+const meter = new Meter();
 
 const wrap = (name) =>
   class extends DurableObject {
     constructor(ctx, env) {
       super(ctx, env);
       this.eye = watching ? new Eye(ctx, name) : null;
-      this.inner = new app[name](this.eye?.ctx ?? ctx, env);
+      this.inner = new app[name](meter.around(this.eye?.ctx ?? ctx), env);
     }
 
     async fetch(request) {
@@ -121,6 +143,15 @@ const wrap = (name) =>
       const { open } = this.gate;
       this.gate = null;
       open();
+    }
+
+    /** What all objects together did to their storage since the last reset: see `Meter.read`. */
+    tMeter() {
+      return meter.read();
+    }
+
+    tMeterReset() {
+      meter.reset();
     }
 
     /** The object is thrown out of memory; the next call makes it anew. */

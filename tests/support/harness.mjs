@@ -8,9 +8,10 @@
 //   await h.advance(120_000);                                    // and what became due in every known town
 //   await h.kill9(); await h.restart();                          // a crash, the same storage
 //
-// `clock: "real"` leaves the clock and the alarms alone. With `vars: { TEST_WATCH: "1" }` the clock can be moved and
-// alarms ring by themselves all the same, and an object can be made to die at any await (watch.mjs). What the worker prints is
-// kept; a panic in it, or a secret in a row where none belongs, fails the test file (output.mjs).
+// `clock: "real"` leaves the clock and the alarms alone. `clock: "stands"` moves by `advance` only; with a `seed` for the
+// ids as well, a run that asks one thing at a time is the same every time, to the row. With `vars: { TEST_WATCH: "1" }` the
+// clock can be moved and alarms ring by themselves all the same, and an object can be made to die at any await (watch.mjs).
+// What the worker prints is kept; a panic in it, or a secret in a row where none belongs, fails the test file (output.mjs).
 
 import { Log, LogLevel, Miniflare } from "miniflare";
 import { execFileSync } from "node:child_process";
@@ -27,6 +28,8 @@ import { ROOT } from "./programs.mjs";
 
 export const SECRET = planted("jwt-secret");
 const YEAR = 365 * 86_400_000;
+/** Where a clock stands that stands still: far enough ahead that no alarm fires by itself. */
+const NEW_YEAR = Date.UTC(2100, 0, 1);
 const HOUR = 3600;
 
 export class Harness {
@@ -37,11 +40,13 @@ export class Harness {
   /** What workerd printed. */
   logs = [];
 
-  constructor({ container = null, containerUrl = container?.url, clock = "driven", notice = false, vars = {}, persist = null, build = join(ROOT, "build") }) {
+  constructor({ container = null, containerUrl = container?.url, clock = "driven", seed = null, notice = false, vars = {}, persist = null, build = join(ROOT, "build") }) {
     this.container = container;
     this.containerUrl = containerUrl;
     this.offset = clock === "driven" ? YEAR : 0;
-    this.vars = notice ? { TEST_NOTICE: "1", ...vars } : vars;
+    this.stands = clock === "stands" ? NEW_YEAR : null;
+    const clockwork = { TEST_CLOCK_STANDS: this.stands?.toString() ?? null, TEST_SEED: seed?.toString() ?? null };
+    this.vars = { ...clockwork, ...(notice ? { TEST_NOTICE: "1" } : {}), ...vars };
     this.persist = persist;
     this.build = build;
   }
@@ -78,6 +83,7 @@ export class Harness {
         await module("ESModule", "tests/support/observed-entry.mjs", join(ROOT, "tests/support/observed-entry.mjs")),
         await module("ESModule", "tests/support/entry.mjs", join(ROOT, "tests/support/entry.mjs")),
         await module("ESModule", "tests/support/watch.mjs", join(ROOT, "tests/support/watch.mjs")),
+        await module("ESModule", "tests/support/meter.mjs", join(ROOT, "tests/support/meter.mjs")),
         await module("ESModule", "build/index.js", join(this.build, "index.js")),
         ...(existsSync(wasm) ? [await module("CompiledWasm", "build/index_bg.wasm", wasm)] : []),
       ],
@@ -118,7 +124,7 @@ export class Harness {
 
   /** Now, in the worker's clock. */
   get now() {
-    return Date.now() + this.offset;
+    return (this.stands ?? Date.now()) + this.offset;
   }
 
   async stop() {
