@@ -10,6 +10,7 @@ use gastown::town::error::TownError;
 use gastown::town::id::{AgentId, BeadId};
 use gastown::town::notify::{self, Notice, NoticeKind};
 use gastown::town::sql::Sql;
+use gastown::town::state::State;
 use gastown::town::time::{DAY, HOUR, MINUTE, Millis, SECOND, Timestamp};
 use gastown::town::{escalation, mail};
 use gastown_host::ids::SeededIds;
@@ -44,6 +45,9 @@ impl Fixture {
         config.notify.webhook_secret = Some("Jefe".to_owned());
         Self { db, ids: SeededIds::new(1), now: Cell::new(START), config }
     }
+    fn state(&self) -> State {
+        State::load(&self.db).unwrap()
+    }
     fn ctx(&self) -> Ctx<'_> {
         Ctx::new(self.now.get(), &self.ids)
     }
@@ -70,7 +74,7 @@ impl Fixture {
             .unwrap();
     }
     fn flush(&self) {
-        notify::flush_rollup(&self.db, &self.ctx(), &self.config).unwrap();
+        notify::flush_rollup(&self.db, &self.ctx(), &self.config, &self.state()).unwrap();
     }
     fn book(&self) -> Vec<PostWebhook> {
         let effects = notify::book_posts(&self.db, &self.ctx(), &self.config).unwrap();
@@ -86,7 +90,7 @@ impl Fixture {
         notify::settle_post(&self.db, &self.ctx(), &self.config, delivery, answer).unwrap();
     }
     fn deadline(&self) -> Option<Timestamp> {
-        notify::next_deadline(&self.db, &self.config, self.now.get()).unwrap()
+        notify::next_deadline(&self.db, &self.config, &self.state(), self.now.get()).unwrap()
     }
     /// Delivers every post that is due, after which nothing else is.
     fn deliver_all_posts(&self) {

@@ -344,12 +344,20 @@ impl World {
 
     fn tick(&mut self) {
         let now = self.now();
-        self.watchdog.note(now, || "tick".to_owned());
         self.watchdog.tick(now);
-        self.counts.ticks += 1;
         if self.air.is_empty() && self.waiting.is_empty() {
             self.counts.alarms += 1;
+            // The alarm was set for a lease that heartbeats have moved on since: it is set anew, without a tick.
+            let wake = Town::new(&self.sql).next_wake(&self.ctx());
+            if let Ok(wake) = wake
+                && wake.is_none_or(|at| at > now)
+            {
+                self.watchdog.note(now, || "nothing is due".to_owned());
+                return self.arm(wake);
+            }
         }
+        self.watchdog.note(now, || "tick".to_owned());
+        self.counts.ticks += 1;
         let ticked = Town::new(&self.sql).tick(&self.ctx());
         match ticked {
             Ok(effects) => {

@@ -2,7 +2,7 @@
 //! ended*, *a command arrived*, *the next deadline*; until nothing is in the air.
 //!
 //! # Guarantees
-//! * A dead-man alarm is armed before anything else and moves along while the loop runs. Whatever happens below it (a
+//! * A dead-man alarm is armed before anything is done and moves along while the loop runs. Whatever happens below it (a
 //!   crash, a deploy, an eviction), the town wakes at most [`DEAD_MAN`] later.
 //! * When the loop ends, the alarm is the town's next deadline, or there is none.
 //! * It cannot spin: a town whose rules fail, or whose next deadline does not move, is asked ever more slowly.
@@ -161,6 +161,11 @@ impl TownDO {
             self.turns.ring();
             return;
         }
+        if let Some(wake) = self.nothing_is_due(began)
+            && self.arm(wake).await
+        {
+            return;
+        }
         let epoch = self.turns.begin(began);
         let mut dead_man: Option<Timestamp> = None;
         let wake = loop {
@@ -199,8 +204,19 @@ impl TownDO {
         self.arm(wake).await;
     }
 
-    /// Arms the alarm for `wake`, or removes it.
-    async fn arm(&self, wake: Option<Timestamp>) {
+    /// The next deadline, if nothing is due now: the alarm was set for a lease that heartbeats have moved on since. It is
+    /// set anew without a tick, and without a dead-man alarm: no await stands between this and setting it.
+    #[allow(clippy::option_option, reason = "no deadline at all is an answer, too")]
+    fn nothing_is_due(&self, now: Timestamp) -> Option<Option<Timestamp>> {
+        if !self.turns.flight.borrow().running.is_empty() {
+            return None;
+        }
+        // What fails here fails in the loop again, which slows down.
+        self.next_wake(now).ok().filter(|wake| wake.is_none_or(|at| at > now))
+    }
+
+    /// Arms the alarm for `wake`, or removes it; true if that was done.
+    async fn arm(&self, wake: Option<Timestamp>) -> bool {
         let storage = self.storage();
         let now = clock::now();
         let in_the_air = !self.turns.flight.borrow().running.is_empty();
@@ -210,10 +226,11 @@ impl TownDO {
             Some(at) => alarm::set(&storage, at.max(self.turns.not_before(now))).await,
             None => alarm::clear(&storage).await,
         };
-        if let Err(e) = armed {
-            // The dead-man alarm is still set, and will bring us back here.
-            self.log("alarm.arm", &crate::platform::errors::words(&e));
+        if let Err(e) = &armed {
+            // After a loop the dead-man alarm is still set, and will bring us back here.
+            self.log("alarm.arm", &crate::platform::errors::words(e));
         }
+        armed.is_ok()
     }
 
     /// Ticks and starts what is new; true if a call was started. `None` if the tick failed.

@@ -67,10 +67,9 @@ pub fn status(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
 }
 
 /// A drain that outlasts its limit is over: the container is taken for dead, and looks go on.
-pub fn expire(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
-    let mut state = State::load(sql)?;
+pub fn expire(sql: &dyn Sql, ctx: &Ctx<'_>, state: &mut State) -> Result<(), TownError> {
     if state.draining_since.is_some() && !state.draining(ctx.now) {
-        instance::end_drain(&mut state);
+        instance::end_drain(state);
         state.save(sql)?;
     }
     Ok(())
@@ -81,9 +80,8 @@ pub fn expire(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
 ///
 /// *Guarantees*: one question every [`DRAIN_LOOK_EVERY`], only while something waits, none after the drain.
 /// *Assumptions*: a draining container says so in its `/health`.
-pub fn ask(sql: &dyn Sql, ctx: &Ctx<'_>, waits: bool) -> Result<Option<Effect>, TownError> {
-    let mut state = State::load(sql)?;
-    if !waits || next_look(&state).is_none_or(|at| at > ctx.now) {
+pub fn ask(sql: &dyn Sql, ctx: &Ctx<'_>, state: &mut State, waits: bool) -> Result<Option<Effect>, TownError> {
+    if !waits || next_look(state).is_none_or(|at| at > ctx.now) {
         return Ok(None);
     }
     state.drain_asked_at = Some(ctx.now);

@@ -140,7 +140,8 @@ pub struct FleetReport {
     pub breaker: String,
     /// When the town intends to wake, if it does.
     pub next_wake: Option<Timestamp>,
-    /// Beads that are not finished.
+    /// Beads that could be dispatched as far as they are concerned; so many are counted, and no more:
+    /// [`OPEN_WORK_TOLD`](super::policy::OPEN_WORK_TOLD).
     pub open_work: u32,
     /// When this was so.
     pub at: Timestamp,

@@ -240,8 +240,13 @@ pub(super) fn mail_delivered(sql: &dyn Sql, ctx: &Ctx<'_>, mail: &[&str]) -> Res
 }
 
 /// When this module next has something to do by itself: a post, the end of a post's lease, the end of a roll-up.
-pub fn next_deadline(sql: &dyn Sql, config: &Config, now: Timestamp) -> Result<Option<Timestamp>, TownError> {
-    let deadlines = [webhook::next_deadline(sql, config, now)?, rollup::next_deadline(sql, config, now)?];
+pub fn next_deadline(
+    sql: &dyn Sql,
+    config: &Config,
+    state: &State,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, TownError> {
+    let deadlines = [webhook::next_deadline(sql, config, now)?, rollup::next_deadline(config, state, now)];
     Ok(deadlines.into_iter().flatten().min())
 }
 

@@ -224,6 +224,8 @@ pub const LIST_MAX: u32 = 500;
 pub const FAILURES_SHOWN: u32 = 50;
 /// Attempts that an explanation shows.
 pub const ATTEMPTS_SHOWN: u32 = 5;
+/// Open beads that a town counts for the fleet: each costs a row, and beyond this a town has simply much to do.
+pub const OPEN_WORK_TOLD: u32 = 100;
 /// Heartbeats that one call may carry.
 pub const HEARTBEATS_MAX: usize = 500;
 /// Mails that one reading hands over; what is left comes with the next.

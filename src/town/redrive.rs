@@ -331,7 +331,7 @@ pub fn failed(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, fingerprint: &str) ->
 
 /// When the next redrive goes on.
 pub fn next_deadline(sql: &dyn Sql) -> Result<Option<Timestamp>, TownError> {
-    let row = first(sql, "SELECT min(next_at) FROM redrives WHERE state = 'running'", &[])?;
+    let row = first(sql, "SELECT next_at FROM redrives WHERE state = 'running' ORDER BY next_at LIMIT 1", &[])?;
     Ok(row.map_or(Ok(None), |r| r.opt_int(0))?.map(Timestamp))
 }
 

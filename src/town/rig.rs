@@ -35,10 +35,6 @@ pub struct RigView {
     pub updated_at: Timestamp,
 }
 
-const ALL: &str = "SELECT rig_id, name, git_url, default_branch, config, created_at, last_proven_at
-                   FROM rigs
-                   ORDER BY seq";
-
 fn read(r: &Row) -> Result<Rig, TownError> {
     Ok(Rig {
         id: RigId(r.text(0)?),
@@ -51,9 +47,16 @@ fn read(r: &Row) -> Result<Rig, TownError> {
     })
 }
 
-/// All rigs, oldest first.
+/// All rigs, oldest first. Sorted here: the database would read each row a second time for it.
 pub fn all(sql: &dyn Sql) -> Result<Vec<Rig>, TownError> {
-    sql.query(ALL, &[])?.iter().map(read).collect()
+    let rows = sql.query(
+        "SELECT rig_id, name, git_url, default_branch, config, created_at, last_proven_at, seq
+         FROM rigs",
+        &[],
+    )?;
+    let mut rigs = rows.iter().map(|r| Ok((r.int(7)?, read(r)?))).collect::<Result<Vec<_>, TownError>>()?;
+    rigs.sort_by_key(|(seq, _)| *seq);
+    Ok(rigs.into_iter().map(|(_, rig)| rig).collect())
 }
 
 /// The rig, if the town has it.

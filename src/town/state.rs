@@ -46,6 +46,10 @@ pub struct State {
     pub caps_lowered: bool,
     /// Invariants found broken so far.
     pub invariant_violations: u32,
+    /// Failed beads wait to be told together (`notify`, which keeps this and the next; never saved from here).
+    pub rollup_waits: bool,
+    /// When the last notice about failed beads went out.
+    pub rollup_last_at: Option<Timestamp>,
 }
 
 fn time(row: &super::sql::Row, i: usize) -> Result<Option<Timestamp>, SqlError> {
@@ -64,7 +68,8 @@ impl State {
             sql,
             "SELECT town_id, name, owner_user_id, mayor_agent_id, slow_start, hold_until, hold_cause, hold_streak,
                     draining_since, drain_nonce, drain_instance, instance_id, drained_instance, last_proven_at,
-                    last_proven_bead, other_proven_at, caps_lowered, invariant_violations, drain_asked_at
+                    last_proven_bead, other_proven_at, caps_lowered, invariant_violations, drain_asked_at,
+                    rollup_count > 0, rollup_last_at
              FROM town
              WHERE id = 1",
             &[],
@@ -90,10 +95,12 @@ impl State {
             caps_lowered: r.flag(16)?,
             invariant_violations: r.count(17)?,
             drain_asked_at: time(&r, 18)?,
+            rollup_waits: r.flag(19)?,
+            rollup_last_at: time(&r, 20)?,
         }))
     }
 
-    /// Writes every mutable column; one row.
+    /// Writes every mutable column but those of the roll-up; one row.
     pub fn save(&self, sql: &dyn Sql) -> Result<(), TownError> {
         sql.execute(
             "UPDATE town

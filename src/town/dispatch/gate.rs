@@ -93,10 +93,15 @@ pub struct View {
 impl View {
     /// Reads it.
     pub fn load(sql: &dyn Sql, now: Timestamp) -> Result<Self, TownError> {
+        Self::of(sql, now, State::load(sql)?, Config::load(sql)?)
+    }
+
+    /// Reads the rest, for a town whose own row and configuration were read just now.
+    pub fn of(sql: &dyn Sql, now: Timestamp, state: State, config: Config) -> Result<Self, TownError> {
         Ok(Self {
             now,
-            state: State::load(sql)?,
-            config: Config::load(sql)?,
+            state,
+            config,
             rigs: rig::all(sql)?.into_iter().map(|r| (r.id.clone(), r)).collect(),
             breakers: breakers::all(sql)?,
             load: attempt::load(sql, now)?,

@@ -12,7 +12,7 @@ use super::super::id::{AgentId, AttemptId, BeadId};
 use super::super::policy::{
     RETRY_AFTER_MAX, RULE_ROWS, STOP_LEASE, STOP_RETENTION, STOP_RETRY, STOP_TIMEOUT, STOPS_AT_ONCE,
 };
-use super::super::sql::{Row, Sql, SqlError, first};
+use super::super::sql::{Row, Sql, SqlError, any, first};
 use super::super::time::Timestamp;
 use super::attempt::Attempt;
 
@@ -74,6 +74,9 @@ fn lease(sql: &dyn Sql, until: Timestamp, stop: &StopAgent) -> Result<(), TownEr
 
 /// Sends what is due, a few at a time. Part of rule 2.
 pub fn send_due(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
+    if !any(sql, "SELECT 1 FROM stops LIMIT 1", &[])? {
+        return Ok(Vec::new());
+    }
     sql.execute(
         "UPDATE stops SET sent_until = NULL WHERE sent_until IS NOT NULL AND sent_until <= ?1",
         &[ctx.now.into()],
@@ -152,6 +155,9 @@ pub fn resume(sql: &dyn Sql) -> Result<(), TownError> {
 
 /// Stops that were never answered. Arms nothing: it rides along.
 pub fn prune(sql: &dyn Sql, now: Timestamp) -> Result<(), TownError> {
+    if !any(sql, "SELECT 1 FROM stops WHERE due_at IS NULL LIMIT 1", &[])? {
+        return Ok(());
+    }
     sql.execute(
         "DELETE FROM stops
          WHERE stop_id IN (SELECT stop_id FROM stops WHERE due_at IS NULL AND booked_at < ?1 LIMIT ?2)",

@@ -6,6 +6,7 @@ use super::super::error::TownError;
 use super::super::id::BeadId;
 use super::super::policy::{ROLLUP_SHOWN, ROLLUP_TEXT_BYTES};
 use super::super::sql::{Sql, first};
+use super::super::state::State;
 use super::super::text;
 use super::super::time::{Millis, Timestamp, in_words};
 use super::{Notice, NoticeKind, notify};
@@ -49,10 +50,6 @@ impl Rollup {
         )?;
         Ok(())
     }
-    /// When the window that the last notice opened ends.
-    fn ends_at(&self, window: Millis) -> Option<Timestamp> {
-        self.last_at.map(|at| at.plus(window))
-    }
 }
 
 /// A bead failed otherwise than by hand. The first failure is told at once and opens a window; what fails within it is
@@ -66,7 +63,7 @@ pub fn bead_failed(
     facts: Json,
 ) -> Result<(), TownError> {
     let mut rollup = Rollup::load(sql)?;
-    let window_over = rollup.ends_at(config.notify.rollup_ms).is_none_or(|end| end <= ctx.now);
+    let window_over = rollup.last_at.is_none_or(|at| at.plus(config.notify.rollup_ms) <= ctx.now);
     if rollup.count == 0 && window_over {
         let notice = Notice {
             kind: NoticeKind::BeadFailed,
@@ -94,12 +91,11 @@ pub fn bead_failed(
 /// Tells what failed within a window that has ended.
 ///
 /// *Guarantees*: at most one notice about failed beads per `rollup_ms`; every failure is counted in exactly one.
-pub fn flush_rollup(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<(), TownError> {
-    let rollup = Rollup::load(sql)?;
-    let due = rollup.ends_at(config.notify.rollup_ms).is_none_or(|end| end <= ctx.now);
-    if rollup.count == 0 || !due {
+pub fn flush_rollup(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, state: &State) -> Result<(), TownError> {
+    if next_deadline(config, state, ctx.now).is_none_or(|at| at > ctx.now) {
         return Ok(());
     }
+    let rollup = Rollup::load(sql)?;
     let since = rollup.last_at.unwrap_or(ctx.now);
     let one = if rollup.count == 1 { rollup.beads.first() } else { None };
     notify(
@@ -134,9 +130,9 @@ fn together(rollup: &Rollup, over: Millis) -> String {
 }
 
 /// When failures that wait to be told together are told.
-pub(super) fn next_deadline(sql: &dyn Sql, config: &Config, now: Timestamp) -> Result<Option<Timestamp>, TownError> {
-    let rollup = Rollup::load(sql)?;
-    Ok(if rollup.count > 0 { rollup.ends_at(config.notify.rollup_ms).or(Some(now)) } else { None })
+pub(super) fn next_deadline(config: &Config, state: &State, now: Timestamp) -> Option<Timestamp> {
+    let ends = state.rollup_last_at.map_or(now, |at| at.plus(config.notify.rollup_ms));
+    state.rollup_waits.then_some(ends)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::super::id::BeadId;
 use super::super::policy::{
     POSTS_AT_ONCE, REASON_BYTES, RULE_ROWS, WEBHOOK_BACKOFF_MAX, WEBHOOK_BACKOFF_MIN, WEBHOOK_GIVE_UP, WEBHOOK_LEASE,
 };
-use super::super::sql::{Row, Sql, SqlError, first};
+use super::super::sql::{Row, Sql, SqlError, any, first};
 use super::super::state::State;
 use super::super::text;
 use super::super::time::{Millis, Timestamp, in_words};
@@ -102,6 +102,11 @@ fn sign(secret: &str, body: &str) -> Result<String, TownError> {
 
 /// The webhook was removed from the settings: what waits for it is skipped, but for posts in the air.
 fn skip_posts(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
+    let wait =
+        any(sql, "SELECT 1 FROM deliveries WHERE state = 'pending' AND next_attempt_at IS NOT NULL LIMIT 1", &[])?;
+    if !wait {
+        return Ok(());
+    }
     sql.execute(
         "UPDATE deliveries
          SET state = 'skipped', next_attempt_at = NULL, sent_until = NULL

@@ -6,7 +6,7 @@ use super::super::dispatch::gate::View;
 use super::super::effect::Effect;
 use super::super::error::TownError;
 use super::super::policy::RULE_ROWS;
-use super::super::sql::Sql;
+use super::super::sql::{Sql, any};
 use super::reviews;
 
 /// Books issue beads while the limits allow: priority, then age, fairly over the rigs with room.
@@ -22,6 +22,14 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View) -> Result<Vec<Effect>,
 ///
 /// *Guarantees*: at most a hundred a tick, oldest first; the wake-up for the rest is at once.
 pub fn ripen(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
+    let passed = any(
+        sql,
+        "SELECT 1 FROM beads INDEXED BY beads_not_before WHERE not_before IS NOT NULL AND not_before <= ?1 LIMIT 1",
+        &[ctx.now.into()],
+    )?;
+    if !passed {
+        return Ok(());
+    }
     sql.execute(
         "UPDATE beads
          SET not_before = NULL

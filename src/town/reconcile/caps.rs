@@ -19,8 +19,7 @@ use crate::bead_columns;
 /// *Guarantees*: runs only after a configuration change that may have lowered a cap; a hundred beads a tick, and the next
 /// tick at once while there are more.
 /// *Assumptions*: a bead comes to its cap by an attempt, which fails it; so only a change can leave one open there.
-pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<(), TownError> {
-    let mut state = State::load(sql)?;
+pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, state: &mut State) -> Result<(), TownError> {
     if !state.caps_lowered {
         return Ok(());
     }
@@ -40,7 +39,6 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<(), TownErro
         }
     }
     if failed < RULE_ROWS {
-        state = State::load(sql)?;
         state.caps_lowered = false;
         state.save(sql)?;
     }

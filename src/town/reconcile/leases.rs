@@ -15,9 +15,8 @@ use super::super::state::State;
 ///
 /// *Guarantees*: no attempt is ended by silence alone; the container is asked first, once per lease.
 /// *Assumptions*: acceptance and every heartbeat move the lease, so a healthy town is never looked at.
-pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
-    let state = State::load(sql)?;
-    look::book(sql, ctx, &state)
+pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, state: &State) -> Result<Vec<Effect>, TownError> {
+    look::book(sql, ctx, state)
 }
 
 /// The object was made anew: calls that were in the air have lost their owner.

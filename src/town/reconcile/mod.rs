@@ -19,6 +19,7 @@ use super::dispatch::gate::View;
 use super::dispatch::stops;
 use super::effect::{DataPoint, Effect, FleetReport};
 use super::error::TownError;
+use super::policy::OPEN_WORK_TOLD;
 use super::sql::{Sql, first};
 use super::state::State;
 use super::time::Timestamp;
@@ -26,35 +27,32 @@ use super::{breakers, drain, notify, redrive};
 
 /// Fires every rule that is due; the effects it returns are booked.
 pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
-    if State::find(sql)?.is_none() {
-        return Ok(Vec::new());
-    }
     let before = sql.usage();
+    let Some(mut state) = State::find(sql)? else { return Ok(Vec::new()) };
     let config = Config::load(sql)?;
-    drain::expire(sql, ctx)?;
+    drain::expire(sql, ctx, &mut state)?;
     let (mut effects, mut fired) = (Vec::new(), 0_u32);
     let mut fire = |new: Vec<Effect>| {
         fired += u32::from(!new.is_empty());
         effects.extend(new);
     };
-    fire(leases::run(sql, ctx)?); // rules 1 and 2
+    fire(leases::run(sql, ctx, &state)?); // rules 1 and 2
     fire(stops::send_due(sql, ctx)?);
-    orphans::run(sql, ctx, &config)?; // rule 3
-    caps::run(sql, ctx, &config)?;
+    orphans::run(sql, ctx, &config, &mut state)?; // rule 3
+    caps::run(sql, ctx, &config, &mut state)?;
     redrive::due(sql, ctx)?;
     beads::ripen(sql, ctx)?;
-    probes::pass_time(sql, ctx, &config)?; // rule 4, before the gate looks at the breakers
-    let mut view = View::load(sql, ctx.now)?;
+    let mut view = View::of(sql, ctx.now, state, config)?;
+    probes::pass_time(sql, ctx, &mut view)?; // rule 4, before the gate looks at the breakers
     if view.state.draining(ctx.now) {
         let waits = view.state.drain_instance.is_some() && wake::work_waits(sql, &view)?;
-        fire(drain::ask(sql, ctx, waits)?.into_iter().collect());
-        view.state = State::load(sql)?;
+        fire(drain::ask(sql, ctx, &mut view.state, waits)?.into_iter().collect());
     }
     fire(probes::run(sql, ctx, &mut view)?);
     fire(reviews::run(sql, ctx, &mut view)?); // rule 5
     fire(beads::run(sql, ctx, &mut view)?); // rule 6
-    notify::flush_rollup(sql, ctx, &config)?; // rule 9
-    fire(notify::book_posts(sql, ctx, &config)?);
+    notify::flush_rollup(sql, ctx, &view.config, &view.state)?; // rule 9
+    fire(notify::book_posts(sql, ctx, &view.config)?);
     retention::run(sql, ctx)?; // rule 10
     fire(tell_fleet(sql, ctx)?.into_iter().collect());
     let after = sql.usage();
@@ -149,8 +147,8 @@ pub fn report(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<FleetReport, TownError> {
          FROM (SELECT 1 FROM beads INDEXED BY beads_ready
                WHERE rig_id IS NOT NULL AND status = 'open' AND held = 0 AND staged = 0 AND triage_request = 0
                  AND open_blockers = 0 AND not_before IS NULL AND type IN ('issue', 'merge_request')
-               LIMIT 1000)",
-        &[],
+               LIMIT ?1)",
+        &[OPEN_WORK_TOLD.into()],
     )?;
     Ok(FleetReport {
         town_id: State::load(sql)?.town_id,

@@ -19,7 +19,7 @@ use super::super::time::Timestamp;
 /// invariant and reported, never repaired in silence.
 /// *Assumptions*: live attempts are as many as the limits allow, so the index over `in_progress` beads is short; MRs with
 /// a pull request are excepted.
-pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<(), TownError> {
+pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, state: &mut State) -> Result<(), TownError> {
     let rows = sql.query(
         "SELECT bead_id, orphaned_at
          FROM beads INDEXED BY beads_in_progress
@@ -37,21 +37,20 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<(), TownErro
             None => {
                 sql.execute("UPDATE beads SET orphaned_at = ?2 WHERE bead_id = ?1", &[(&id).into(), ctx.now.into()])?;
             }
-            Some(since) if ctx.now.since(since) >= ORPHAN_GRACE => rescue(sql, ctx, config, &id)?,
+            Some(since) if ctx.now.since(since) >= ORPHAN_GRACE => rescue(sql, ctx, config, state, &id)?,
             Some(_) => {}
         }
     }
     Ok(())
 }
 
-fn rescue(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, id: &BeadId) -> Result<(), TownError> {
+fn rescue(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, state: &mut State, id: &BeadId) -> Result<(), TownError> {
     let mut bead = bead::get(sql, id)?;
     let f = Failure::new(Code::DispatchOrphaned, None, "it was in progress, and no attempt was");
     if let Some(agent) = agent::hooked_to(sql, id)? {
         agent::unhook(sql, ctx, &agent.id, id, "orphaned")?;
         agent::set_status(sql, ctx, &agent.id, agent::AgentStatus::Idle)?;
     }
-    let mut state = State::load(sql)?;
     state.invariant_violations = state.invariant_violations.saturating_add(1);
     state.save(sql)?;
     let because = Because::of("system", &f.reason);

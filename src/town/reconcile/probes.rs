@@ -10,17 +10,17 @@ use super::super::effect::Effect;
 use super::super::error::TownError;
 use super::super::policy::HEALTH_SLACK;
 use super::super::sql::Sql;
-use super::super::state::State;
 use super::super::time::Timestamp;
 use super::reviews;
 
 /// Lets time pass over every breaker: overrides and leases end, trials ripen, people are told.
-pub fn pass_time(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<(), TownError> {
-    let state = State::load(sql)?;
-    for (scope, b) in breakers::all(sql)? {
-        if deadline(&b, config).is_some_and(|t| t <= ctx.now) {
-            breakers::apply(sql, ctx, &state, config, &scope, Event::Tick)?;
-        }
+pub fn pass_time(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View) -> Result<(), TownError> {
+    let due = |b: &Breaker| deadline(b, &view.config).is_some_and(|t| t <= ctx.now);
+    let scopes: Vec<Scope> = view.breakers.iter().filter(|(_, b)| due(b)).map(|(scope, _)| scope.clone()).collect();
+    for scope in scopes {
+        breakers::apply(sql, ctx, &view.state, &view.config, &scope, Event::Tick)?;
+        let b = breakers::load(sql, &scope)?;
+        view.breakers.insert(scope, b);
     }
     Ok(())
 }

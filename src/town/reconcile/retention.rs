@@ -4,7 +4,8 @@ use super::super::Ctx;
 use super::super::dispatch::stops;
 use super::super::error::TownError;
 use super::super::policy::{ATTEMPT_RETENTION, IDLE_AGENT_RETENTION, RULE_ROWS};
-use super::super::sql::{Sql, first};
+use super::super::sql::{Sql, any, first};
+use super::super::time::Timestamp;
 use super::super::{audit, event, mail, notify, redrive};
 
 /// Drops old attempts, events, notices, mail, audit entries, and agents that nobody needs.
@@ -13,21 +14,38 @@ use super::super::{audit, event, mail, notify, redrive};
 /// *Assumptions*: every append-only table has an index that yields its oldest rows first.
 pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     attempts(sql, ctx)?;
-    // Idle for a day and not hooked: the next bead gets a polecat of its own.
-    sql.execute(
-        "DELETE FROM agents
-         WHERE agent_id IN (SELECT agent_id FROM agents INDEXED BY agents_free_since
-                            WHERE status = 'idle' AND current_hook_bead_id IS NULL AND role <> 'mayor'
-                              AND coalesce(last_activity_at, created_at) < ?1
-                            LIMIT ?2)",
-        &[ctx.now.plus(-IDLE_AGENT_RETENTION).into(), RULE_ROWS.into()],
-    )?;
+    agents(sql, ctx.now.plus(-IDLE_AGENT_RETENTION))?;
     event::prune(sql, ctx.now)?;
     notify::prune(sql, ctx.now)?;
     mail::prune(sql, ctx.now)?;
     audit::prune(sql, ctx.now)?;
     stops::prune(sql, ctx.now)?;
     redrive::prune(sql, ctx.now.plus(-ATTEMPT_RETENTION))
+}
+
+/// Idle for a day and not hooked: the next bead gets a polecat of its own.
+fn agents(sql: &dyn Sql, idle_since: Timestamp) -> Result<(), TownError> {
+    let old = any(
+        sql,
+        "SELECT 1
+         FROM agents INDEXED BY agents_free_since
+         WHERE status = 'idle' AND current_hook_bead_id IS NULL AND role <> 'mayor'
+           AND coalesce(last_activity_at, created_at) < ?1
+         LIMIT 1",
+        &[idle_since.into()],
+    )?;
+    if !old {
+        return Ok(());
+    }
+    sql.execute(
+        "DELETE FROM agents
+         WHERE agent_id IN (SELECT agent_id FROM agents INDEXED BY agents_free_since
+                            WHERE status = 'idle' AND current_hook_bead_id IS NULL AND role <> 'mayor'
+                              AND coalesce(last_activity_at, created_at) < ?1
+                            LIMIT ?2)",
+        &[idle_since.into(), RULE_ROWS.into()],
+    )?;
+    Ok(())
 }
 
 /// By `seq`, the order in which attempts were booked. Usually the oldest is young enough, and one row says so.

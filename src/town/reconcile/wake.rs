@@ -16,11 +16,8 @@ use super::{orphans, probes};
 
 /// The one deadline; `None` = nothing can become due by itself.
 pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, TownError> {
-    if State::find(sql)?.is_none() {
-        return Ok(None);
-    }
-    let view = View::load(sql, ctx.now)?;
-    let config = Config::load(sql)?;
+    let Some(state) = State::find(sql)? else { return Ok(None) };
+    let view = View::of(sql, ctx.now, state, Config::load(sql)?)?;
     let times = [
         look::next_deadline(sql, ctx, &view.state)?,
         stops::next_deadline(sql)?,
@@ -32,7 +29,7 @@ pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, Town
         due_now(sql, &view)?,
         candidates::earliest_backoff(sql, &view)?,
         end_of_holds(sql, &view)?,
-        notify::next_deadline(sql, &config, ctx.now)?,
+        notify::next_deadline(sql, &view.config, &view.state, ctx.now)?,
     ];
     Ok(times.into_iter().flatten().min())
 }
