@@ -29,6 +29,7 @@ export const WORKLOADS = {
   A1: { title: "one healthy agent, n closed beads stored", sizes: [10_000], small: 200, prepare: oneAgent },
   B: { title: "n open beads, every start answers 500", sizes: [10, 100, 1_000], small: 20, prepare: failing },
   C: { title: "n healthy agents, our runner's batch heartbeat", sizes: [1, 10, 100], small: 8, prepare: healthy },
+  C_forgets: { title: "the same, the object made anew after every event", sizes: [100], small: 4, prepare: healthy, forgets: true },
   C_single: { title: "n healthy agents, the predecessor's single heartbeats", sizes: [100], small: 4, prepare: healthySingle },
 };
 
@@ -37,8 +38,9 @@ export async function run(name, n, { lines = false } = {}) {
   const container = await FakeContainer.start();
   const h = await Harness.start({ container, clock: "stands", seed: n + 1 });
   try {
-    const { town, beat = null } = await WORKLOADS[name].prepare(h, container, n);
-    return await measured(h, container, town, beat, n, lines);
+    const { prepare, forgets = false } = WORKLOADS[name];
+    const { town, beat = null } = await prepare(h, container, n);
+    return await measured(h, container, town, { beat, forgets }, n, lines);
   } finally {
     await h.stop();
     await container.kill();
@@ -46,23 +48,19 @@ export async function run(name, n, { lines = false } = {}) {
 }
 
 /** An hour, counted. */
-async function measured(h, container, town, beat, n, lines) {
-  const stub = await town.stub();
-  const before = (await town.dispatch()).cost;
+async function measured(h, container, town, life, n, lines) {
   const asked = container.requests.length;
-  await stub.tMeterReset();
-  const alarms = await pass(h, town, beat, HOUR);
-  const meter = await stub.tMeter();
-  const calls = container.requests.length - asked;
-  const after = (await town.dispatch()).cost;
+  await (await town.stub()).tMeterReset();
+  const { alarms, ticks } = await pass(h, town, HOUR, life);
+  const meter = await (await town.stub()).tMeter();
   const figures = {
     n,
     alarms,
-    ticks: after.ticks - before.ticks,
+    ticks,
     statements: meter.statements,
     rows_read: meter.rows_read,
     rows_written: meter.rows_written,
-    container_calls: calls,
+    container_calls: container.requests.length - asked,
   };
   figures.dollars_month = dollarsMonth(figures);
   // RPC hands out proxies of arrays; what leaves here is plain.
@@ -70,12 +68,17 @@ async function measured(h, container, town, beat, n, lines) {
   return figures;
 }
 
-/** Lets time pass: every heartbeat is sent and every alarm is run when it is due. Returns how many alarms rang. */
-async function pass(h, town, beat, time) {
-  const stub = await town.stub();
+/**
+ * Lets time pass: every heartbeat is sent and every alarm is run when it is due. Returns how many alarms rang, and how
+ * many ticks they took. `forgets`: after each event the object is thrown out of memory, as the platform does with one
+ * that nobody calls for ten seconds.
+ */
+async function pass(h, town, time, { beat = null, forgets = false } = {}) {
+  let stub = await town.stub();
   const end = h.now + time;
   let next = beat ? h.now + HEARTBEAT : Infinity;
   let alarms = 0;
+  let ticks = -(await ticksOf(town));
   for (let events = 0; ; events += 1) {
     if (events > MANY) throw new Error(`more than ${MANY} events in ${time / MINUTE} minutes`);
     const alarm = (await stub.tAlarm()) ?? Infinity;
@@ -89,9 +92,23 @@ async function pass(h, town, beat, time) {
       await stub.tRunAlarm({ force: true });
       alarms += 1;
     }
+    if (forgets) {
+      ticks += await ticksOf(town);
+      await town.evict();
+      stub = await town.stub();
+    }
   }
   await h.advance(end - h.now, { run: false });
-  return alarms;
+  return { alarms, ticks: ticks + (await ticksOf(town)) };
+}
+
+/** Ticks since the object was made, by its own ledger; asking is not counted. */
+async function ticksOf(town) {
+  const stub = await town.stub();
+  await stub.tMeterPause(true);
+  const { cost } = await town.dispatch();
+  await stub.tMeterPause(false);
+  return cost.ticks;
 }
 
 // ── the workloads ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -105,7 +122,7 @@ async function founded(h, { dispatch = {} } = {}) {
 async function idle(h, _, n) {
   const { town, rig } = await founded(h);
   await storeClosed(town, rig.id, n);
-  await pass(h, town, null, MINUTE);
+  await pass(h, town, MINUTE);
   return { town };
 }
 
@@ -135,7 +152,7 @@ async function healthy(h, container, n, { single = false } = {}) {
     if (container.live.length === live) throw new Error(`only ${live} of ${n} agents were started`);
     await beat();
   }
-  await pass(h, town, beat, 10 * MINUTE);
+  await pass(h, town, 10 * MINUTE, { beat });
   return { town, rig, beat };
 }
 

@@ -171,17 +171,18 @@ impl TownDO {
         self.deleted.get().then(|| Refusal::missing("Town"))
     }
 
-    /// Tells the core, once, that effects which were in the air have lost their owner. True if it was told just now:
-    /// then deadlines may have moved.
+    /// Tells the core, once, that effects which were in the air have lost their owner. True if that changed a row just
+    /// now: then deadlines may have moved. (What the memory knew was lost with it, too; that moves none earlier.)
     fn resume(&self) -> std::result::Result<bool, TownError> {
         if self.resumed.get() {
             return Ok(false);
         }
         let ids = RandomIds;
         let ctx = Ctx::new(clock::now(), &ids).remembering(&self.pulses);
+        let before = self.sql.usage().rows_written;
         self.ledger.measure(&self.sql, "resume", || Town::new(&self.sql).resume(&ctx))?;
         self.resumed.set(true);
-        Ok(true)
+        Ok(self.sql.usage().rows_written > before)
     }
 
     /// 503, before anything of the request was read.

@@ -3,7 +3,7 @@
 //! A database whose recorded migration differs from ours, or that knows one we do not, is refused and not touched: it was
 //! written by other code than this.
 
-use super::sql::{Sql, SqlError, atomically};
+use super::sql::{Sql, SqlError, any, atomically};
 use super::time::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -84,8 +84,9 @@ const TOWN: Ledger = Ledger {
 
 /// As [`migrate`], with other steps (tests and the fleet).
 pub fn migrate_with(sql: &dyn Sql, now: Timestamp, ours: &[Migration], ledger: &Ledger) -> Result<(), MigrateError> {
-    let exists = sql.query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migrations'", &[])?;
-    let applied = if exists.is_empty() { Vec::new() } else { sql.query(ledger.list, &[])? };
+    // It is the first table that is made: with the limit this reads a row or two, not the whole schema.
+    let exists = any(sql, "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migrations' LIMIT 1", &[])?;
+    let applied = if exists { sql.query(ledger.list, &[])? } else { Vec::new() };
     for row in &applied {
         let (id, name, checksum) = (row.int(0)?, row.text(1)?, row.text(2)?);
         match ours.iter().find(|m| m.id == id) {

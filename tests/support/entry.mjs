@@ -154,6 +154,10 @@ const wrap = (name) =>
       meter.reset();
     }
 
+    tMeterPause(paused) {
+      meter.paused = paused;
+    }
+
     /** The object is thrown out of memory; the next call makes it anew. */
     tAbort() {
       this.ctx.abort("test abort");

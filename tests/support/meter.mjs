@@ -7,17 +7,20 @@ export class Meter {
   #open = null; // the cursor that is being read
   #alarms = 0;
 
+  /** While it is true nothing is counted. */
+  paused = false;
+
   /** The same context, with every statement and every alarm counted. */
   around(ctx) {
     const { storage } = ctx;
     const exec = (text, ...args) => {
       this.#close();
       const cursor = storage.sql.exec(text, ...args);
-      this.#open = { text, cursor };
+      this.#open = this.paused ? null : { text, cursor };
       return cursor;
     };
     const setAlarm = (...args) => {
-      this.#alarms += 1;
+      this.#alarms += this.paused ? 0 : 1;
       return storage.setAlarm(...args);
     };
     const sql = over(storage.sql, { exec });

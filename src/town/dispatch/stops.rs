@@ -149,7 +149,9 @@ pub fn forget(sql: &dyn Sql, attempt: &AttemptId) -> Result<(), TownError> {
 
 /// The object was made anew: stops in the air have lost their owner.
 pub fn resume(sql: &dyn Sql) -> Result<(), TownError> {
-    sql.execute("UPDATE stops SET sent_until = NULL WHERE sent_until IS NOT NULL", &[])?;
+    if any(sql, "SELECT 1 FROM stops WHERE sent_until IS NOT NULL LIMIT 1", &[])? {
+        sql.execute("UPDATE stops SET sent_until = NULL WHERE sent_until IS NOT NULL", &[])?;
+    }
     Ok(())
 }
 
