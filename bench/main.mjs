@@ -39,20 +39,25 @@ const pad = (value, width) => (value === null ? "–" : number.format(value)).pa
 
 function table(ours) {
   const columns = ["ticks", "statements", "rows_read", "rows_written", "container_calls"];
-  const heads = ["ticks", "statements", "rows read", "rows written", "calls", "read/tick", "$/month"];
-  const widths = [6, 11, 13, 13, 8, 11, 10];
+  const heads = ["ticks", "statements", "rows read", "rows written", "calls"];
+  const widths = [6, 11, 13, 13, 8];
   const row = (label, figures) => {
-    const cells = columns.map((c) => figures[c]);
-    const each = figures.ticks ? Math.round(figures.rows_read / figures.ticks) : null;
-    const dollars = dollarsMonth(figures).toFixed(2).padStart(widths[6]);
-    return label.padEnd(26) + [...cells, each].map((v, i) => pad(v, widths[i])).join("") + dollars;
+    const hour = columns.map((c, i) => pad(figures[c], widths[i]));
+    const tick = columns.slice(1).map((c) => {
+      const known = figures.ticks > 0 && figures[c] !== null;
+      return pad(known ? Number((figures[c] / figures.ticks).toFixed(1)) : null, 11);
+    });
+    return `${label.padEnd(20)}${hour.join("")} |${tick.join("")} |${dollarsMonth(figures).toFixed(2).padStart(8)}`;
   };
-  console.log(`\nPer town-hour, an alarm that is set counted as one row written; a month is 720 such hours.\n`);
-  console.log(" ".repeat(26) + heads.map((h, i) => h.padStart(widths[i])).join(""));
+  console.log(`\nAn alarm that is set is counted as one row written; a month is 720 such hours; – is none, or not known.\n`);
+  const hour = heads.map((head, i) => head.padStart(widths[i])).join("");
+  const tick = ["statements", "read", "written", "calls"].map((head) => head.padStart(11)).join("");
+  console.log(`${"".padEnd(20)}${"per town-hour".padStart(hour.length)} |${"per tick".padStart(tick.length)} |`);
+  console.log(`${"".padEnd(20)}${hour} |${tick} | $/month`);
   for (const [key, figures] of Object.entries(ours)) {
     console.log(row(key, figures));
-    const theirs = PREDECESSOR[key] ?? PREDECESSOR[key.replace("C_", "C_single_")];
-    if (theirs) console.log(row("    the predecessor", theirs));
+    const theirs = PREDECESSOR[key] ?? PREDECESSOR[key.replace(/^C_(forgets_)?/, "C_single_")];
+    if (theirs) console.log(row("  the predecessor", theirs));
   }
   console.log();
 }

@@ -27,5 +27,6 @@ export const TARGETS = {
   A1_10000: { rows_read: 1_500 },
   B_1000: { rows_read: 20_000, rows_written: 2_500 },
   C_100: { rows_read: 60_000, rows_written: 1_500, container_calls: 240 },
+  C_forgets_100: { rows_read: 60_000, rows_written: 1_500, container_calls: 240 },
   C_single_100: { rows_read: 60_000, rows_written: 13_000, container_calls: 240 },
 };

@@ -267,6 +267,17 @@ fn give_up(sql: &dyn Sql, ctx: &Ctx<'_>, delivery_id: &str, about: &About, error
 
 /// The object was made anew: posts that were in the air have lost their owner and are due again.
 pub fn resume(sql: &dyn Sql, now: Timestamp) -> Result<(), TownError> {
+    let posting = any(
+        sql,
+        "SELECT 1
+         FROM deliveries
+         WHERE state = 'pending' AND next_attempt_at IS NOT NULL AND sent_until IS NOT NULL
+         LIMIT 1",
+        &[],
+    )?;
+    if !posting {
+        return Ok(());
+    }
     sql.execute(
         "UPDATE deliveries
          SET next_attempt_at = ?1, sent_until = NULL
