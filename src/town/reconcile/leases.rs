@@ -3,7 +3,6 @@
 use super::super::Ctx;
 use super::super::breakers;
 use super::super::config::Config;
-use super::super::dispatch::breaker::State as BreakerState;
 use super::super::dispatch::{look, stops};
 use super::super::effect::Effect;
 use super::super::error::TownError;
@@ -39,7 +38,7 @@ pub fn resume(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     let config = Config::load(sql)?;
     let state = State::load(sql)?;
     for (scope, b) in breakers::all(sql)? {
-        if b.state == BreakerState::Open && b.health_until.is_some() {
+        if b.health_until.is_some() {
             breakers::forget_health(sql, ctx, &state, &config, &scope)?;
         }
     }
