@@ -226,6 +226,8 @@ pub const FAILURES_SHOWN: u32 = 50;
 pub const ATTEMPTS_SHOWN: u32 = 5;
 /// Open beads that a town counts for the fleet: each costs a row, and beyond this a town has simply much to do.
 pub const OPEN_WORK_TOLD: u32 = 100;
+/// Blockers that an explanation names one by one: more would say no more.
+pub const BLOCKERS_SHOWN: usize = 20;
 /// Heartbeats that one call may carry.
 pub const HEARTBEATS_MAX: usize = 500;
 /// Mails that one reading hands over; what is left comes with the next.

@@ -8,6 +8,7 @@ use super::super::config::{Config, effective_max_polecats};
 use super::super::dependency;
 use super::super::error::TownError;
 use super::super::id::RigId;
+use super::super::policy::{BLOCKERS_SHOWN, DRAIN_LIMIT};
 use super::super::rig::{self, Rig};
 use super::super::sql::{Sql, first};
 use super::super::state::State;
@@ -55,23 +56,6 @@ pub enum HoldCode {
     RigRefineryBusy,
     StartsInFlight,
     NoRigConfig,
-}
-
-impl HoldCode {
-    /// True for reasons that stand in the bead's own row: what keeps it out of the ready queue altogether.
-    #[must_use]
-    pub const fn is_the_beads_own(self) -> bool {
-        matches!(
-            self,
-            Self::NotOpen
-                | Self::HeldLabel
-                | Self::Blocked
-                | Self::BlockerFailed
-                | Self::ConvoyStaged
-                | Self::ReviewBackoff
-                | Self::NoRigConfig
-        )
-    }
 }
 
 /// What the gate looks at beside the bead: read once per tick, kept up to date as attempts are booked.
@@ -335,34 +319,33 @@ fn own_holds(
     Ok(())
 }
 
-/// At most this many blockers are named one by one.
-const BLOCKERS_NAMED: usize = 20;
-
 fn blocker_holds(sql: &dyn Sql, bead: &Bead, holds: &mut Vec<Hold>) -> Result<(), TownError> {
+    let mut named = Vec::new();
     for id in dependency::blockers(sql, &bead.id)? {
+        if named.len() == BLOCKERS_SHOWN {
+            break;
+        }
         let Some(blocker) = bead::find(sql, &id)? else { continue };
         let about = json!({"bead_id": blocker.id, "rig_id": blocker.rig_id});
         let title = &blocker.title;
         match blocker.status {
             Status::Closed => {}
             Status::Failed if bead.allows_failed_blockers() => {}
-            Status::Failed => holds.push(hold(
+            Status::Failed => named.push(hold(
                 HoldCode::BlockerFailed,
                 format!("it waits for «{title}», which failed"),
                 "redrive the blocker, drop the dependency, or set metadata.allow_failed_blockers",
                 about,
             )),
-            Status::Open | Status::InProgress | Status::InReview => holds.push(hold(
+            Status::Open | Status::InProgress | Status::InReview => named.push(hold(
                 HoldCode::Blocked,
                 format!("it waits for «{title}», which is {}", blocker.status.as_str()),
                 "close the blocker or drop the dependency",
                 about,
             )),
         }
-        if holds.len() > BLOCKERS_NAMED {
-            break;
-        }
     }
+    holds.extend(named);
     Ok(())
 }
 
@@ -422,7 +405,7 @@ fn town_holds(view: &View, holds: &mut Vec<Hold>) {
     }
     if view.state.draining(view.now) {
         holds.push(Hold {
-            until: view.state.draining_since.map(|t| t.plus(super::super::policy::DRAIN_LIMIT)),
+            until: view.state.draining_since.map(|t| t.plus(DRAIN_LIMIT)),
             ..hold(
                 HoldCode::Draining,
                 "the container is going away",
