@@ -11,7 +11,7 @@ use super::super::sql::Sql;
 use super::super::state::State;
 use super::super::time::Timestamp;
 use super::attempt::Attempt;
-use super::breaker::{Event, State as BreakerState};
+use super::breaker::Event;
 
 /// Marks a live attempt as proven, once; repeated proofs change nothing.
 ///
@@ -60,7 +60,7 @@ pub fn up_to_speed(sql: &dyn Sql, ctx: &Ctx<'_>, state: &State, config: &Config)
         return Ok(());
     }
     for (scope, b) in breakers::all(sql)? {
-        if b.state == BreakerState::Closed && !b.settled {
+        if !b.settled {
             breakers::apply(sql, ctx, state, config, &scope, Event::UpToSpeed)?;
         }
     }

@@ -49,7 +49,7 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View) -> Result<Vec<Effect>,
     let scopes: Vec<Scope> = view.breakers.keys().cloned().collect();
     for scope in scopes {
         let Some(b) = view.breakers.get(&scope).cloned() else { continue };
-        if b.override_.is_some() && b.order(ctx.now).is_some() {
+        if b.order(ctx.now).is_some() {
             continue;
         }
         match b.state {
