@@ -56,6 +56,21 @@ fn a_failure_undone_by_a_late_done_is_no_evidence_against_its_bead() {
     assert_eq!(last["charged"], false, "it has never failed: {}", w.journal());
 }
 
+/// The object's clock steps back (it moved to another machine). A heartbeat then renews its lease to an earlier time than
+/// before, so the alarm must move, although a heartbeat otherwise only moves deadlines later.
+#[test]
+fn a_heartbeat_after_the_clock_stepped_back_moves_the_alarm_to_the_lease() {
+    let (mut w, rig) = World::founded(1);
+    w.container.behave_all(Behaviour::hangs());
+    let bead = w.sling(&rig, "Long");
+    assert!(w.run_while_not(MINUTE, |w| w.attempts(&bead)[0]["outcome"] == "proven"), "{}", w.journal());
+    w.run_for(5 * MINUTE);
+    w.step_clock(-3 * MINUTE);
+    w.run_for(31 * SECOND);
+    let lease = w.sql.peek("SELECT lease_until FROM attempts", &[])[0].int(0).unwrap();
+    assert_eq!(w.alarm().map(|t| t.0), Some(lease), "{}", w.journal());
+}
+
 /// While a look is in the air its own end is the only deadline of all leases. A heartbeat that answers it brings the
 /// others back, so the alarm must move, although that heartbeat itself only renews a lease.
 #[test]

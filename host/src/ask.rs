@@ -68,7 +68,7 @@ impl World {
     /// must not see another history.
     fn ask(&self, command: Command) -> Json {
         let told = format!("{command:?}");
-        let reply = Town::new(&self.sql).handle(&self.ctx(), &owner(), command);
+        let reply = self.sql.unharmed(|| Town::new(&self.sql).handle(&self.ctx(), &owner(), command));
         reply.unwrap_or_else(|e| panic!("{told}: {e:?}")).data
     }
 

@@ -154,6 +154,29 @@ impl Job {
         Some(Self { id, is_start, agents, flights: Vec::new(), paused_until: None, script })
     }
 
+    /// What it performs.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self.script {
+            Script::Start { .. } => "StartAgent",
+            Script::Stop(_) => "StopAgent",
+            Script::Observe { .. } => "ObserveAgents",
+            Script::Probe { .. } => "ProbeContainer",
+            Script::Webhook(_) => "PostWebhook",
+        }
+    }
+
+    /// How far it is.
+    pub(crate) fn phase(&self) -> &'static str {
+        let out = self.flights.iter().any(|f| matches!(f, Flight::Out { .. }));
+        match (&self.script, out) {
+            (Script::Start { sent: Sent::Stop(_), .. }, true) => "a stop before it travels",
+            (Script::Start { sent: Sent::Stop(_), .. }, false) => "a stop before it is being answered",
+            (_, true) => "its request travels",
+            (_, false) if self.flights.is_empty() => "it pauses",
+            (_, false) => "its answer travels",
+        }
+    }
+
     /// When something happens to it next; `None` if it has not begun.
     pub(crate) fn due(&self) -> Option<Timestamp> {
         self.flights.iter().map(Flight::at).min().or(self.paused_until)

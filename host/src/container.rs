@@ -74,6 +74,8 @@ pub struct Container {
     pub calls: BTreeMap<Endpoint, u64>,
     behaviour: BehaviourScript,
     ids: SeededIds,
+    /// It has been the predecessor's at some time.
+    nameless: bool,
     power: Power,
     instance_id: String,
     started_at: Timestamp,
@@ -99,6 +101,7 @@ impl Container {
             obeys_messages: false,
             calls: BTreeMap::new(),
             behaviour: Box::new(|start| Behaviour::good(&start.request.role)),
+            nameless: false,
             instance_id: ids.uuid(),
             ids,
             power: Power::Up,
@@ -148,6 +151,20 @@ impl Container {
         self.started_at = now;
         self.ready_told = false;
     }
+    /// Another process takes over, and it is the predecessor's: see [`Self::features`]. `refuses`: of the old kind that
+    /// refuses to start a live agent.
+    pub fn replace_by_predecessor(&mut self, now: Timestamp, refuses: bool) {
+        self.features.clear();
+        self.refuses_live_agents = refuses;
+        self.nameless = true;
+        self.restart(now);
+    }
+    /// Another process takes over, and it is one of ours.
+    pub fn replace_by_ours(&mut self, now: Timestamp) {
+        self.features = vec!["dispatch-id".to_owned()];
+        self.refuses_live_agents = false;
+        self.restart(now);
+    }
     /// SIGTERM: heartbeats stop, starts are refused, the town is told; the process ends when its agents (mayors aside)
     /// have, at the latest after `grace`, when it saves the work of those that still run.
     pub fn drain(&mut self, now: Timestamp, grace: Millis) {
@@ -175,6 +192,11 @@ impl Container {
     #[must_use]
     pub fn instance_id(&self) -> &str {
         &self.instance_id
+    }
+    /// True if every voice so far has named its dispatch: it never was the predecessor's.
+    #[must_use]
+    pub const fn always_named_dispatches(&self) -> bool {
+        !self.nameless
     }
     /// True if it says that it is going away.
     #[must_use]

@@ -2,6 +2,7 @@
 //! rebuilt so that a test can own time.
 //!
 //! * [`sqlite`]: the town's `Sql` over rusqlite, refusing what workerd refuses;
+//! * [`mirror`]: what changed in a table, for an oracle that looks after every step;
 //! * [`clock`] and [`ids`]: a clock that only moves when told, ids that repeat with their seed;
 //! * [`container`]: the container as `protocol.md` 4 describes it, with [`behaviour`] for the agents in it and
 //!   [`fault`] for everything that goes wrong on the way;
@@ -26,6 +27,7 @@ pub mod container;
 pub mod fault;
 pub mod ids;
 pub mod ledger;
+pub mod mirror;
 mod plan;
 pub mod sqlite;
 pub mod watchdog;

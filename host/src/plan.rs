@@ -23,6 +23,15 @@ pub(crate) fn words(sql: &str) -> Vec<&str> {
     out
 }
 
+/// The table that a statement writes, if it writes one; none of the town's has a trigger or a cascade.
+pub(crate) fn written_by(sql: &str) -> Option<&str> {
+    let words = words(sql);
+    let verb =
+        words.iter().position(|w| ["insert", "replace", "update", "delete"].contains(&&*w.to_ascii_lowercase()))?;
+    let fluff = ["or", "replace", "ignore", "into", "from"];
+    words.into_iter().skip(verb + 1).find(|w| !fluff.contains(&&*w.to_ascii_lowercase()))
+}
+
 /// The names under which a plan may mention the growing tables in this statement: their own and their aliases, which is
 /// what SQLite prints. Alias → table.
 pub(crate) fn names_of(words: &[&str], growing: &[&str]) -> BTreeMap<String, String> {

@@ -5,7 +5,7 @@
 //! do is count rows read; it collects the text of every statement instead, so that a test can demand of each that its
 //! plan scans no growing table ([`Sqlite::scans`]).
 
-use crate::plan::{names_of, offends, words};
+use crate::plan::{names_of, offends, words, written_by};
 use crate::workerd;
 use gastown::town::sql::{Row, Sql, SqlError, Undo, Usage, Value};
 use rusqlite::{
@@ -42,8 +42,10 @@ pub struct Sqlite {
     trusted: Arc<AtomicBool>,
     depth: Cell<u32>,
     usage: Cell<Usage>,
-    /// Every statement text seen, by address: the texts are static.
-    texts: RefCell<HashMap<(usize, usize), &'static str>>,
+    /// Every statement text seen, by address: the texts are static. With each the table that it writes, if it does.
+    texts: RefCell<HashMap<(usize, usize), (&'static str, Option<String>)>>,
+    /// How often each table was written; under the empty name, how often by a script.
+    versions: RefCell<HashMap<String, u64>>,
     fault: Cell<Option<(u64, SqlFault)>>,
     broken: Cell<bool>,
 }
@@ -88,6 +90,7 @@ impl Sqlite {
             depth: Cell::new(0),
             usage: Cell::default(),
             texts: RefCell::default(),
+            versions: RefCell::default(),
             fault: Cell::new(None),
             broken: Cell::new(false),
         }
@@ -102,10 +105,46 @@ impl Sqlite {
     #[must_use]
     pub fn peek(&self, sql: &str, args: &[Value]) -> Vec<Row> {
         self.trusting(|| {
-            let mut stmt = self.conn.prepare(sql)?;
+            let mut stmt = self.conn.prepare_cached(sql)?;
             drain(&mut stmt, args)
         })
         .unwrap_or_else(|e| panic!("{sql}: {e}"))
+    }
+
+    /// The same, but shows every row to `wanted` first, with the number of its columns, and decodes those it wants.
+    pub(crate) fn peek_each(
+        &self,
+        sql: &'static str,
+        mut wanted: impl FnMut(usize, &rusqlite::Row<'_>) -> rusqlite::Result<bool>,
+    ) -> Vec<Row> {
+        self.trusting(|| {
+            let mut stmt = self.conn.prepare_cached(sql)?;
+            let columns = stmt.column_count();
+            let mut rows = stmt.raw_query();
+            let mut out = Vec::new();
+            while let Some(row) = rows.next()? {
+                if wanted(columns, row)? {
+                    out.push(decoded(columns, row)?);
+                }
+            }
+            Ok(out)
+        })
+        .unwrap_or_else(|e: rusqlite::Error| panic!("{sql}: {e}"))
+    }
+
+    /// Grows with every statement that changed rows of this table, be it undone or not.
+    pub(crate) fn version(&self, table: &str) -> u64 {
+        let versions = self.versions.borrow();
+        let of = |name: &str| versions.get(name).copied().unwrap_or(0);
+        of(table) + of("")
+    }
+
+    fn wrote(&self, table: &str) {
+        let mut versions = self.versions.borrow_mut();
+        match versions.get_mut(table) {
+            Some(version) => *version += 1,
+            None => drop(versions.insert(table.to_owned(), 1)),
+        }
     }
 
     /// Every row of every table in a fixed order: equal dumps, equal databases.
@@ -140,6 +179,21 @@ impl Sqlite {
         self.broken.set(false);
     }
 
+    /// Runs `body`, which no injected failure harms: all of them are there again for whoever comes after.
+    pub fn unharmed<T>(&self, body: impl FnOnce() -> T) -> T {
+        let (armed, broken) = (self.fault.take(), self.broken.take());
+        let out = body();
+        self.fault.set(armed);
+        self.broken.set(broken);
+        out
+    }
+
+    /// True if it broke and was not healed: the object is as good as dead.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
     /// True if a failure is armed that has not struck yet.
     #[must_use]
     pub fn fault_is_armed(&self) -> bool {
@@ -149,7 +203,7 @@ impl Sqlite {
     /// The text of every statement executed so far (scripts aside), each once, in alphabetical order.
     #[must_use]
     pub fn statements(&self) -> Vec<&'static str> {
-        self.texts.borrow().values().copied().collect::<BTreeSet<_>>().into_iter().collect()
+        self.texts.borrow().values().map(|(text, _)| *text).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// The lines of `EXPLAIN QUERY PLAN`.
@@ -239,7 +293,8 @@ impl Sqlite {
 
     fn run(&self, sql: &'static str, args: &[Value]) -> Result<(Vec<Row>, u64), SqlError> {
         self.begin()?;
-        self.texts.borrow_mut().entry((sql.as_ptr().addr(), sql.len())).or_insert(sql);
+        let at = (sql.as_ptr().addr(), sql.len());
+        self.texts.borrow_mut().entry(at).or_insert_with(|| (sql, written_by(sql).map(str::to_owned)));
         if let Some(Value::Int(n)) = args.iter().find(|v| matches!(v, Value::Int(n) if !(-SAFE..=SAFE).contains(n))) {
             return Err(SqlError::new(format!("{n} would not survive the way through a JavaScript number")));
         }
@@ -251,6 +306,9 @@ impl Sqlite {
         let mut usage = self.usage.get();
         usage.rows_written += changed;
         self.usage.set(usage);
+        if changed > 0 {
+            self.wrote(self.texts.borrow().get(&at).and_then(|(_, table)| table.as_deref()).unwrap_or_default());
+        }
         Ok((rows?, changed))
     }
 }
@@ -290,6 +348,7 @@ impl Sql for Sqlite {
             let Some(mut stmt) = batch.next().map_err(told)? else { return Ok(()) };
             self.begin()?;
             drain(&mut stmt, &[]).map_err(told)?;
+            self.wrote("");
             let mut usage = self.usage.get();
             usage.rows_written += self.conn.total_changes() - before;
             self.usage.set(usage);
@@ -330,10 +389,13 @@ fn drain(stmt: &mut Statement<'_>, args: &[Value]) -> rusqlite::Result<Vec<Row>>
     let mut rows = stmt.query(params_from_iter(args.iter().map(Bound)))?;
     let mut out = Vec::new();
     while let Some(row) = rows.next()? {
-        let values: rusqlite::Result<Vec<Value>> = (0..columns).map(|i| read(i, row.get_ref(i)?)).collect();
-        out.push(Row(values?));
+        out.push(decoded(columns, row)?);
     }
     Ok(out)
+}
+
+fn decoded(columns: usize, row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    (0..columns).map(|i| read(i, row.get_ref(i)?)).collect::<rusqlite::Result<Vec<Value>>>().map(Row)
 }
 
 struct Bound<'a>(&'a Value);

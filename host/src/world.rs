@@ -54,6 +54,8 @@ pub struct Counts {
     pub outcomes: u64,
     /// Crashes.
     pub crashes: u64,
+    /// Verbs in which a statement was made to fail.
+    pub failed_verbs: u64,
     /// Most calls in the air at once.
     pub most_calls: usize,
     /// Most starts in the air at once.
@@ -73,10 +75,29 @@ pub enum Fate {
     Late(Millis),
 }
 
+/// What becomes of an alarm that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// It rings.
+    Once,
+    /// It rings, and rings again: the runtime guarantees at least one.
+    Twice,
+    /// It rings so much later.
+    Late(Millis),
+    /// It never rings: its six retries are used up. Only a request, or a new object, repairs it.
+    Dropped,
+}
+
+/// An alarm that should have rung this long ago is repaired by the next request (the object's `ALARM_GRACE`).
+const ALARM_GRACE: Millis = 5 * SECOND;
+
 /// Looks at the world after every step.
 pub type Sentinel = Box<dyn FnMut(&World)>;
 /// Decides about every voice.
 pub type VoiceFilter = Box<dyn FnMut(&Voice) -> Fate>;
+
+/// Decides about every alarm that is due while nothing is in the air.
+pub type RingFilter = Box<dyn FnMut() -> Ring>;
 
 /// One town, its clock, its container, its webhook receiver, and what happened so far.
 pub struct World {
@@ -117,6 +138,10 @@ pub struct World {
     pub errors: Vec<(Timestamp, TownError)>,
     /// What was counted.
     pub counts: Counts,
+    /// How far the object's clock has stepped back in all.
+    pub stepped_back: Millis,
+    /// What was in the air when the object died, and how far it was: (effect, how far) → how often.
+    pub interrupted: BTreeMap<(&'static str, &'static str), u64>,
     waiting: VecDeque<Job>,
     air: Vec<Job>,
     /// Requests whose sender is gone; they still arrive.
@@ -124,9 +149,20 @@ pub struct World {
     /// Voices on their way, by arrival.
     voices: BTreeMap<(Timestamp, u64), Voice>,
     pub(crate) wake: Option<Timestamp>,
+    /// The alarm that is due rings only then.
+    late_until: Option<Timestamp>,
+    /// It rings once more.
+    again: bool,
+    /// It was dropped, or set by guess after an error.
+    astray: bool,
+    /// How far the object's clock is ahead of ours.
+    skew: Millis,
+    /// The core knows that the object was made anew.
+    resumed: bool,
     next_id: u64,
     sentinel: Option<Sentinel>,
     filter: Option<VoiceFilter>,
+    rings: Option<RingFilter>,
     pub(crate) watchdog: Watchdog,
 }
 
@@ -186,14 +222,22 @@ impl World {
             tolerate_errors: false,
             errors: Vec::new(),
             counts: Counts::default(),
+            stepped_back: 0,
+            interrupted: BTreeMap::new(),
             waiting: VecDeque::new(),
             air: Vec::new(),
             orphans: Vec::new(),
             voices: BTreeMap::new(),
             wake: None,
+            late_until: None,
+            again: false,
+            astray: false,
+            skew: 0,
+            resumed: false,
             next_id: 0,
             sentinel: None,
             filter: None,
+            rings: None,
             watchdog: Watchdog::default(),
         };
         world.awake();
@@ -203,18 +247,44 @@ impl World {
     /// What the object hands to every verb.
     #[must_use]
     pub const fn ctx(&self) -> Ctx<'_> {
-        Ctx::new(self.now(), &self.ids).remembering(&self.pulses)
+        Ctx::new(self.town_now(), &self.ids).remembering(&self.pulses)
     }
 
     /// What a new object does first.
     fn awake(&mut self) {
-        self.pulses = Pulses::new(self.now());
-        migrate::migrate(&self.sql, self.now()).unwrap_or_else(|e| panic!("the migrations failed: {e}"));
-        let resumed = Town::new(&self.sql).resume(&self.ctx());
-        if let Err(e) = resumed {
+        self.pulses = Pulses::new(self.town_now());
+        migrate::migrate(&self.sql, self.town_now()).unwrap_or_else(|e| panic!("the migrations failed: {e}"));
+        self.resumed = false;
+        if let Err(e) = self.resume() {
             self.failed("resume", e);
         }
-        self.rearm(self.now());
+        self.rearm(self.town_now());
+    }
+
+    /// Tells the core, once, that the object was made anew; an error is told, and it is told again by the next verb.
+    fn resume(&mut self) -> Result<bool, TownError> {
+        if self.resumed {
+            return Ok(false);
+        }
+        self.verb("resume", |w, ctx| Town::new(&w.sql).resume(ctx))?;
+        self.resumed = true;
+        Ok(true)
+    }
+
+    /// Runs a verb of the town. If a statement was made to fail in it, the verb must say so and have changed nothing.
+    fn verb<T>(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&Self, &Ctx<'_>) -> Result<T, TownError>,
+    ) -> Result<T, TownError> {
+        let before = self.sql.fault_is_armed().then(|| self.sql.dump());
+        let out = body(self, &self.ctx());
+        if let Some(before) = before.filter(|_| !self.sql.fault_is_armed()) {
+            self.counts.failed_verbs += 1;
+            assert!(matches!(out, Err(TownError::Storage(_))), "{name}: a statement failed, and nobody was told");
+            assert!(self.sql.dump() == before, "{name}: a statement failed, and rows have changed all the same");
+        }
+        out
     }
 
     // ── hooks ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,6 +297,25 @@ impl World {
     pub fn filter_voices(&mut self, filter: impl FnMut(&Voice) -> Fate + 'static) {
         self.filter = Some(Box::new(filter));
     }
+    /// Asks `filter` what becomes of every alarm that is due while nothing is in the air.
+    pub fn filter_alarms(&mut self, filter: impl FnMut() -> Ring + 'static) {
+        self.rings = Some(Box::new(filter));
+    }
+    /// Alarms ring again as they should; one that was dropped stays so until a request comes.
+    pub fn unfilter_alarms(&mut self) {
+        self.rings = None;
+    }
+    /// The alarm rings though nobody armed it for now.
+    pub fn ring(&mut self) {
+        self.again = true;
+    }
+    /// The object's clock steps by so much, backwards too. Everybody else's goes on.
+    pub fn step_clock(&mut self, ms: Millis) {
+        self.skew += ms;
+        self.stepped_back += (-ms).max(0);
+        let now = self.now();
+        self.watchdog.note(now, || format!("the object's clock steps by {ms} ms"));
+    }
     /// Everything that agents say arrives again.
     pub fn unfilter_voices(&mut self) {
         self.filter = None;
@@ -238,6 +327,24 @@ impl World {
     #[must_use]
     pub const fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+    /// What the object's clock shows.
+    #[must_use]
+    pub const fn town_now(&self) -> Timestamp {
+        self.clock.now().plus(self.skew)
+    }
+    /// When the alarm rings, by our clock.
+    fn rings_at(&self) -> Option<Timestamp> {
+        if self.again {
+            return Some(self.now());
+        }
+        let wake = self.wake.map(|at| at.plus(-self.skew))?;
+        Some(self.late_until.map_or(wake, |late| late.max(wake)))
+    }
+    /// True if the alarm is as `next_wake` wants it: it was not dropped, nor set by guess after an error.
+    #[must_use]
+    pub const fn alarm_is_sound(&self) -> bool {
+        !self.astray
     }
     /// Lets `ms` pass.
     pub fn run_for(&mut self, ms: Millis) {
@@ -271,11 +378,11 @@ impl World {
             .chain(self.orphans.iter().map(Flight::at))
             .chain(self.voices.keys().next().map(|k| k.0))
             .chain(self.container.due())
-            .chain(self.wake)
+            .chain(self.rings_at())
             .chain(launch)
             .min()
     }
-    /// When the town's alarm fires; `None` = it has none.
+    /// When the town's alarm fires, by its own clock; `None` = it has none.
     #[must_use]
     pub const fn alarm(&self) -> Option<Timestamp> {
         self.wake
@@ -310,8 +417,8 @@ impl World {
             if let Some((_, voice)) = self.voices.pop_first() {
                 self.deliver(&voice);
             }
-        } else if self.wake.is_some_and(|at| at <= now) {
-            self.tick();
+        } else if self.rings_at().is_some_and(|at| at <= now) {
+            self.rung();
         }
         if let Some(mut sentinel) = self.sentinel.take() {
             sentinel(self);
@@ -323,6 +430,7 @@ impl World {
     /// The object dies here and a new one takes over, over the same rows; injected failures of its database end. Requests that have left still arrive; nobody hears the answers.
     /// Effects that were waiting for a place never happen.
     pub fn crash(&mut self) {
+        self.note_interrupted();
         let leaving = self.air.drain(..).flat_map(|job| job.flights).filter(|f| matches!(f, Flight::Out { .. }));
         self.orphans.extend(leaving);
         self.crash_losing_requests();
@@ -330,8 +438,10 @@ impl World {
 
     /// The same, but requests that have not arrived yet are lost with it: the crash fell between booking and call.
     pub fn crash_losing_requests(&mut self) {
+        self.note_interrupted();
         self.air.clear();
         self.waiting.clear();
+        (self.again, self.late_until) = (false, None);
         self.counts.crashes += 1;
         self.sql.heal();
         let now = self.now();
@@ -340,46 +450,96 @@ impl World {
         self.awake();
     }
 
+    fn note_interrupted(&mut self) {
+        let waiting = self.waiting.iter().map(|job| (job.kind(), "waits for its place"));
+        let on_its_way = self.air.iter().map(|job| (job.kind(), job.phase()));
+        for what in waiting.chain(on_its_way) {
+            *self.interrupted.entry(what).or_default() += 1;
+        }
+    }
+
     // ── the object's loop ────────────────────────────────────────────────────────────────────────────────────────
+
+    /// An alarm is due.
+    fn rung(&mut self) {
+        let (idle, first) = (self.air.is_empty() && self.waiting.is_empty(), self.late_until.is_none());
+        if std::mem::take(&mut self.again) || !idle || !first {
+            self.late_until = None;
+            return self.tick();
+        }
+        match self.rings.as_mut().map_or(Ring::Once, |filter| filter()) {
+            Ring::Once => self.tick(),
+            Ring::Twice => {
+                self.tick();
+                self.again = true;
+            }
+            Ring::Late(ms) => self.late_until = Some(self.now().plus(ms)),
+            Ring::Dropped => {
+                (self.wake, self.astray) = (None, true);
+                let now = self.now();
+                self.watchdog.note(now, || "the alarm is dropped".to_owned());
+            }
+        }
+    }
 
     fn tick(&mut self) {
         let now = self.now();
         self.watchdog.tick(now);
+        if let Err(e) = self.resume() {
+            self.failed("resume", e);
+        }
         if self.air.is_empty() && self.waiting.is_empty() {
             self.counts.alarms += 1;
             // The alarm was set for a lease that heartbeats have moved on since: it is set anew, without a tick.
-            let wake = Town::new(&self.sql).next_wake(&self.ctx());
+            let wake = self.verb("next_wake", |w, ctx| Town::new(&w.sql).next_wake(ctx));
             if let Ok(wake) = wake
-                && wake.is_none_or(|at| at > now)
+                && wake.is_none_or(|at| at > self.town_now())
             {
                 self.watchdog.note(now, || "nothing is due".to_owned());
+                self.astray = false;
                 return self.arm(wake);
             }
         }
         self.watchdog.note(now, || "tick".to_owned());
         self.counts.ticks += 1;
-        let ticked = Town::new(&self.sql).tick(&self.ctx());
-        match ticked {
+        match self.verb("tick", |w, ctx| Town::new(&w.sql).tick(ctx)) {
             Ok(effects) => {
                 self.perform(effects);
-                self.rearm(now.plus(1));
+                self.rearm(self.town_now().plus(1));
             }
             Err(e) => {
                 self.failed("tick", e);
-                self.arm(Some(now.plus(DEAD_MAN)));
+                self.arm(Some(self.town_now().plus(DEAD_MAN)));
+                self.astray = true;
             }
         }
     }
 
     /// Asks for the deadline; it is never armed before `earliest`.
     fn rearm(&mut self, earliest: Timestamp) {
-        let wake = Town::new(&self.sql).next_wake(&self.ctx());
-        match wake {
-            Ok(wake) => self.arm(wake.map(|at| at.max(earliest))),
+        match self.verb("next_wake", |w, ctx| Town::new(&w.sql).next_wake(ctx)) {
+            Ok(wake) => {
+                self.arm(wake.map(|at| at.max(earliest)));
+                self.astray = false;
+            }
             Err(e) => {
                 self.failed("next_wake", e);
-                self.arm(Some(self.now().plus(DEAD_MAN)));
+                self.arm(Some(self.town_now().plus(DEAD_MAN)));
+                self.astray = true;
             }
+        }
+    }
+
+    /// After a command, or its refusal: the alarm is asked for anew if a deadline may have moved earlier, or if it is
+    /// missing or stuck in the past. `quiet`: no deadline has moved.
+    fn see_to_alarm(&mut self, quiet: bool) {
+        let now = self.town_now();
+        let stuck = self.late_until.is_some() && self.wake.is_some_and(|at| now.since(at) > ALARM_GRACE);
+        if stuck {
+            self.late_until = None;
+        }
+        if !quiet || stuck || self.wake.is_none() {
+            self.rearm(now);
         }
     }
 
@@ -520,13 +680,12 @@ impl World {
                 if self.keep_history {
                     self.outcomes.push((now, outcome.clone()));
                 }
-                let settled = Town::new(&self.sql).settle(&self.ctx(), outcome);
-                match settled {
+                match self.verb("settle", |w, ctx| Town::new(&w.sql).settle(ctx, outcome)) {
                     Ok(effects) => self.perform(effects),
                     // The outcome is lost, as it is in production: the lease of what was booked brings it back.
                     Err(e) => self.failed("settle", e),
                 }
-                self.rearm(now);
+                self.rearm(self.town_now());
             }
         }
     }
@@ -579,13 +738,13 @@ impl World {
     }
 
     pub(crate) fn apply(&mut self, actor: &Actor, command: Command) -> Result<Reply, TownError> {
-        let now = self.now();
-        let reply = Town::new(&self.sql).handle(&self.ctx(), actor, command)?;
-        self.perform(reply.effects.clone());
-        if !reply.quiet {
-            self.rearm(now);
+        let resumed = self.resume()?;
+        let reply = self.verb("handle", |w, ctx| Town::new(&w.sql).handle(ctx, actor, command));
+        if let Ok(reply) = &reply {
+            self.perform(reply.effects.clone());
         }
-        Ok(reply)
+        self.see_to_alarm(!resumed && reply.as_ref().map_or(true, |r| r.quiet));
+        reply
     }
 }
 

@@ -139,10 +139,13 @@ impl Pulses {
             && said.status.as_deref() != Some("starting")
             && speaks_for_it
             && known_instance;
-        if !nothing_new || !fresh(live.heartbeat_at, now) {
+        let lease_until = now.plus(roll.timeout);
+        // A deadline that moves earlier, since the clock was set back, is news: the alarm stands at the later one.
+        let moves_on = self.heard.borrow().get(agent).is_none_or(|heard| heard.lease_until <= lease_until);
+        if !nothing_new || !moves_on || !fresh(live.heartbeat_at, now) {
             return false;
         }
-        self.hear(agent, &live.attempt, now, now.plus(roll.timeout));
+        self.hear(agent, &live.attempt, now, lease_until);
         true
     }
 
@@ -279,6 +282,12 @@ pub fn beat(
     }
     pulses.hear(&attempt.agent, &attempt.id, ctx.now, lease_until);
     Ok(())
+}
+
+/// The deadline that the memory has for an attempt, if it has one.
+pub fn lease(ctx: &Ctx<'_>, attempt: &Attempt) -> Option<Timestamp> {
+    let heard = ctx.pulses.and_then(|p| p.last(&attempt.agent)).filter(|heard| heard.attempt == attempt.id);
+    heard.map(|heard| heard.lease_until)
 }
 
 /// Shows an attempt as it is known, not as its row has it.

@@ -78,16 +78,19 @@ pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat
         instance::note(sql, ctx, &mut state, &config, id, Some(&attempt))?;
         beat = Beat { quiet: false, drain_nonce: nonce.filter(|_| state.draining_since.is_none()) };
     }
+    let starting = body.status.as_deref() == Some("starting");
+    let latest = attempt.booked_at.plus(BOOT_GRACE);
     let lease = ctx.now.plus(config.dispatch.heartbeat_timeout_ms);
-    if body.status.as_deref() == Some("starting") {
-        let latest = attempt.booked_at.plus(BOOT_GRACE);
-        let lease = lease.min(latest).max(ctx.now.plus(1));
+    let lease = if starting { lease.min(latest).max(ctx.now.plus(1)) } else { lease };
+    // It may have moved earlier: the booking's is longer than a heartbeat's, a setting may have been lowered, and the
+    // clock may have stepped back.
+    let was = attempt.lease_until.max(pulse::lease(ctx, &attempt));
+    beat.quiet &= was.is_some_and(|was| was <= lease);
+    if starting {
         attempt::renew(sql, &attempt.id, lease, Some(ctx.now), instance)?;
         if let Some(pulses) = ctx.pulses {
             pulses.forget(agent);
         }
-        // The lease of the booking is longer than a heartbeat's: it may have moved earlier.
-        beat.quiet &= attempt.lease_until.is_some_and(|was| was <= lease);
         return Ok(beat);
     }
     if attempt.proven_at.is_none() {
