@@ -51,6 +51,30 @@ pub enum Deed {
     },
     /// An agent writes to the mayor, and escalates.
     Mail(u8),
+    /// From now on alarms that are due in a quiet town ring twice, late, or never, so many times in a thousand.
+    Alarms {
+        /// Twice, late, dropped, or any of these.
+        kind: u8,
+        /// How often.
+        per_mille: u16,
+        /// Which of them, and how late.
+        seed: u64,
+    },
+    /// They ring as they should again.
+    AlarmsRight,
+    /// The alarm rings though nobody armed it for now.
+    Ring,
+    /// The object's clock steps by so much.
+    ClockSteps(Millis),
+    /// The so-manieth statement from now fails.
+    SqlFails {
+        /// Which; 1 is the next.
+        nth: u8,
+        /// All that follow do, too, until the object has died of it.
+        dies: bool,
+    },
+    /// The container is replaced by the predecessor's (`Some`: does it refuse live agents?), or by ours again.
+    Predecessor(Option<bool>),
     /// The rows are changed behind the town's back. Never drawn: with it the simulator is tested itself.
     Tamper(&'static str),
 }

@@ -64,6 +64,13 @@ impl Draw<'_> {
         let end = self.span(30 * SECOND, 6 * HOUR);
         self.after(end, Deed::Op(Op::Clear));
     }
+    fn alarms(&mut self, kind: u8) {
+        let per_mille = [100, 500, 1_000][usize::from(self.below(3))];
+        let seed = self.chance.next_u64();
+        self.after(0, Deed::Alarms { kind, per_mille, seed });
+        let end = self.span(MINUTE, 3 * HOUR);
+        self.after(end, Deed::AlarmsRight);
+    }
     fn endpoints(&self) -> u8 {
         match self.below(4) {
             0 => ALL,
@@ -78,7 +85,7 @@ impl Draw<'_> {
 type Kind = (&'static str, i64, i64, fn(&mut Draw));
 
 /// What goes wrong.
-const FAULTS: [Kind; 25] = [
+const FAULTS: [Kind; 34] = [
     ("container dead", 90, 720, |d| {
         d.now(Op::Kill);
         let dead = d.span(30 * SECOND, 4 * HOUR);
@@ -167,6 +174,32 @@ const FAULTS: [Kind; 25] = [
         d.now(Op::Webhook(kind));
         let end = d.span(MINUTE, 5 * HOUR);
         d.after(end, Deed::Op(Op::Webhook(0)));
+    }),
+    ("alarm twice", 60, 480, |d| d.alarms(0)),
+    ("alarm late", 120, 480, |d| d.alarms(1)),
+    ("alarm dropped", 60, 480, |d| d.alarms(2)),
+    ("alarm at any time", 10, 240, |d| d.after(0, Deed::Ring)),
+    ("clock steps forwards", 60, 720, |d| {
+        let ms = d.span(1, 2 * HOUR);
+        d.after(0, Deed::ClockSteps(ms));
+    }),
+    ("clock steps backwards", 60, 720, |d| {
+        let ms = d.span(1, 10 * MINUTE);
+        d.after(0, Deed::ClockSteps(-ms));
+    }),
+    ("statement fails", 5, 120, |d| {
+        let nth = 1 + d.below(60);
+        d.after(0, Deed::SqlFails { nth, dies: false });
+    }),
+    ("object dies in a statement", 15, 240, |d| {
+        let nth = 1 + d.below(60);
+        d.after(0, Deed::SqlFails { nth, dies: true });
+    }),
+    ("predecessor's container", 240, 720, |d| {
+        let refuses = d.chance.per_mille(300);
+        d.after(0, Deed::Predecessor(Some(refuses)));
+        let end = d.span(10 * MINUTE, 12 * HOUR);
+        d.after(end, Deed::Predecessor(None));
     }),
 ];
 
@@ -301,16 +334,29 @@ const PEOPLE: [Kind; 30] = [
     }),
 ];
 
+/// The kinds of faults and of people, all there are.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    FAULTS.iter().chain(&PEOPLE).map(|kind| kind.0).chain(["sling"])
+}
+
 /// Draws the history of `seed` for so long.
 #[must_use]
 pub fn history(seed: u64, lasts: Millis) -> History {
     let chance = SplitMix64::new(seed ^ 0x5eed_0f70_3415);
     let stops_work = chance.per_mille(600);
     let mut deeds = Vec::new();
-    let plenty = |kind: &Kind, deeds: &mut Vec<Timed>| {
+    let plenty = |kind: &Kind, chosen: u64, deeds: &mut Vec<Timed>| {
         let &(name, least, most, draw) = kind;
-        // Its own generator: a longer history begins with the shorter one.
-        let own = SplitMix64::new(chance.next_u64());
+        // Its own generator: a longer history begins with the shorter one, and a kind that is new leaves the others be.
+        let own = SplitMix64::new(
+            seed.rotate_left(17)
+                ^ name
+                    .bytes()
+                    .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)),
+        );
+        if !own.per_mille(chosen) {
+            return;
+        }
         let mean = (least << own.below(4)).min(most) * MINUTE;
         let mut at = 0;
         loop {
@@ -326,20 +372,16 @@ pub fn history(seed: u64, lasts: Millis) -> History {
         let (rig, rank, on, held) = (d.byte(), d.below(4), d.few(), d.chance.per_mille(50));
         d.now(Op::Sling { rig, rank, on, held });
     });
-    plenty(&sling, &mut deeds);
+    plenty(&sling, 1_000, &mut deeds);
     let (faults, people) = (100 + chance.below(500), 100 + chance.below(500));
     for kind in &FAULTS {
-        if chance.per_mille(faults) {
-            plenty(kind, &mut deeds);
-        }
+        plenty(kind, faults, &mut deeds);
     }
     for kind in &PEOPLE {
-        if chance.per_mille(people) {
-            plenty(kind, &mut deeds);
-        }
+        plenty(kind, people, &mut deeds);
     }
     deeds.retain(|d| d.at < lasts);
-    deeds.sort_by_key(|d| d.at);
+    deeds.sort_by_key(|d| d.at); // stable: what happens at one time happens in the order of the tables
     History { seed, lasts, stops_work, deeds }
 }
 

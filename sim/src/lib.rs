@@ -6,7 +6,8 @@
 //!   container's own ledger decides whether anything was done twice, and at the end all faults stop and progress is
 //!   demanded (invariant 14);
 //! * [`shrink`]: the shortest history found that still fails in the same way;
-//! * [`cover`]: what was covered.
+//! * [`cover`]: what was covered;
+//! * [`flood`]: ten thousand beads due at once.
 //!
 //! *Guarantees.* The same seed, days and commit give the same history and the same failure.
 
@@ -21,6 +22,7 @@
 pub mod cover;
 pub mod deed;
 pub mod draw;
+pub mod flood;
 pub mod play;
 pub mod shrink;
 

@@ -1,11 +1,11 @@
 //! `gastown-sim`: towns live through drawn histories until one breaks a promise, or all are done.
 //!
 //! `--seed N` the first seed (1), `--runs N` so many seeds (1), `--days N` or `--hours N` how long each lives (a day),
-//! `--seconds N` no new run begins after so long, `--shrink N` seconds for shrinking (60). Ends with 1 if a promise was
-//! broken.
+//! `--seconds N` no new run begins after so long, `--shrink N` seconds for shrinking (60); or `--flood N`: so many beads
+//! due at once. Ends with 1 if a promise was broken.
 
 use gastown::town::time::HOUR;
-use gastown_sim::{Report, draw, play, shrink};
+use gastown_sim::{Report, draw, flood, play, shrink};
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -24,12 +24,19 @@ fn main() -> ExitCode {
     let mut given: BTreeMap<String, u64> = BTreeMap::new();
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
-        let known = ["--seed", "--runs", "--days", "--hours", "--seconds", "--shrink"].contains(&name.as_str());
+        let known =
+            ["--seed", "--runs", "--days", "--hours", "--seconds", "--shrink", "--flood"].contains(&name.as_str());
         let Some(value) = args.next().and_then(|v| v.parse().ok()).filter(|_| known) else {
-            eprintln!("usage: gastown-sim [--seed N] [--runs N] [--days N | --hours N] [--seconds N] [--shrink N]");
+            eprintln!(
+                "usage: gastown-sim [--seed N] [--runs N] [--days N | --hours N] [--seconds N] [--shrink N] | --flood N"
+            );
             return ExitCode::from(2);
         };
         given.insert(name, value);
+    }
+    if let Some(beads) = given.get("--flood") {
+        println!("{:#?}", flood::flood(usize::try_from(*beads).unwrap_or(10_000)));
+        return ExitCode::SUCCESS;
     }
     let number = |name: &str, usual: u64| given.get(name).copied().unwrap_or(usual);
     let (seed, runs) = (number("--seed", 1), number("--runs", 1));
@@ -39,12 +46,19 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let most = given.get("--seconds").map(|s| Duration::from_secs(*s));
     let mut report = Report::default();
+    let mut told = begun;
     for seed in seed..seed.saturating_add(runs) {
+        if told.elapsed() > Duration::from_secs(60) {
+            told = Instant::now();
+            let (days, steps) = (report.lived / (24 * HOUR), report.steps);
+            eprintln!("{} runs, {days} town-days, {steps} steps so far; seed {seed}", report.runs);
+        }
         if most.is_some_and(|most| begun.elapsed() > most) {
             break;
         }
         let history = draw::history(seed, lasts);
         let Err(failure) = play::play(&history, &mut report) else { continue };
+        let (steps, seconds) = (report.steps, begun.elapsed().as_secs_f32());
         println!("{}", report.told());
         println!("seed {seed} breaks a promise at commit {}; shrinking: {}", commit(), failure.class);
         let (least, failure) = shrink::shrink(&history, &failure, Duration::from_secs(number("--shrink", 60)));
@@ -58,7 +72,9 @@ fn main() -> ExitCode {
         for deed in &least.deeds {
             println!("  {deed:?}");
         }
-        println!("\nagain: make sim SEED={seed} {length} (at commit {})", commit());
+        let (least, all) = (least.deeds.len(), history.deeds.len());
+        println!("\nfound after {steps} steps, {seconds:.1} s; {least} deeds of {all} left: {}", failure.class);
+        println!("again: make sim SEED={seed} {length} (at commit {})", commit());
         return ExitCode::FAILURE;
     }
     println!("{}", report.told());

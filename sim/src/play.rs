@@ -1,15 +1,17 @@
 //! A history happens to a town, and everything is checked.
 
-use crate::cover::{Cover, Pairs};
+use crate::cover::{self, Cover, Pairs};
 use crate::deed::{Deed, History, Timed};
+use crate::draw;
 use crate::history::{Op, Play};
 use gastown::town::command::{Actor, Command, Heartbeat};
 use gastown::town::id::{AgentId, RigId};
 use gastown::town::sql::Sql as _;
-use gastown::town::time::{HOUR, Millis, Timestamp};
+use gastown::town::time::{HOUR, MINUTE, Millis, Timestamp};
 use gastown_host::fault::Endpoint;
 use gastown_host::ids::SplitMix64;
-use gastown_host::world::World;
+use gastown_host::sqlite::SqlFault;
+use gastown_host::world::{Ring, World};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -48,6 +50,10 @@ pub struct Report {
     pub deeds: BTreeMap<&'static str, u64>,
     /// Calls that went wrong, by kind.
     pub calls: BTreeMap<&'static str, u64>,
+    /// What was in the air when the object died: (effect, how far it was).
+    pub interrupted: BTreeMap<(&'static str, &'static str), u64>,
+    /// Verbs in which a statement was made to fail.
+    pub failed_verbs: u64,
     /// Pairs of states seen.
     pub pairs: Pairs,
 }
@@ -68,18 +74,27 @@ impl Report {
             let _ = writeln!(out, "  {n:>8}  {what}: {from} -> {to}");
             out
         });
+        let interrupted = self.interrupted.iter().fold(String::new(), |mut out, ((what, how_far), n)| {
+            let _ = writeln!(out, "  {n:>8}  {what}: {how_far}");
+            out
+        });
+        let or_none = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         format!(
             "{} runs, {}.{} town-days, {} steps; {commands} commands, {voices} voices, {outcomes} outcomes, {ticks} \
-             ticks, {crashes} crashes; {} real starts\nwhat happened, by kind:\n{}calls that went wrong, by \
-             kind:\n{}state pairs, {}:\n{pairs}",
+             ticks, {crashes} crashes, {} verbs with a failed statement; {} real starts\nwhat happened, by \
+             kind:\n{}never: {}\ncalls and alarms that went wrong, by kind:\n{}in the air when the object \
+             died:\n{interrupted}state pairs, {}:\n{pairs}never, though possible: {}\n",
             self.runs,
             hours / 24,
             hours % 24 * 10 / 24,
             self.steps,
+            self.failed_verbs,
             self.starts,
             list(&self.deeds),
+            or_none(draw::kinds().filter(|kind| !self.deeds.contains_key(kind)).map(str::to_owned).collect()),
             list(&self.calls),
             self.pairs.len(),
+            or_none(cover::missing(&self.pairs)),
         )
     }
 }
@@ -142,6 +157,8 @@ impl<'a> Run<'a> {
     fn new(history: &'a History, report: &'a mut Report, at: Rc<Cell<Millis>>) -> Self {
         let mut play = Play::new(history.seed, history.stops_work, ANSWERS_EVERY);
         play.world.keep_history = false;
+        // Only these may fail; whoever is hit must say so and change nothing.
+        play.world.tolerate_errors = history.deeds.iter().any(|d| matches!(d.deed, Deed::SqlFails { .. }));
         let begun = play.world.now();
         Self { history, report, play, cover: Cover::default(), begun, at, wrong: Rc::default() }
     }
@@ -154,7 +171,8 @@ impl<'a> Run<'a> {
         }
         self.run_until(self.begun.plus(self.history.lasts));
         self.play.heal_and_demand_everything();
-        if self.history.stops_work {
+        // The predecessor's processes do not say for whom they speak, so what one says may be taken for another's.
+        if self.history.stops_work && self.play.world.container.always_named_dispatches() {
             self.play.nothing_twice();
         } else {
             self.play.no_attempt_twice();
@@ -169,6 +187,10 @@ impl<'a> Run<'a> {
             *sum += n;
         }
         report.starts += u64::try_from(world.starts().len()).expect("few");
+        report.failed_verbs += counts.failed_verbs;
+        for (what, n) in &world.interrupted {
+            *report.interrupted.entry(*what).or_default() += n;
+        }
         for (kind, n) in self.wrong.borrow().iter() {
             *report.calls.entry(kind).or_default() += n;
         }
@@ -178,6 +200,9 @@ impl<'a> Run<'a> {
     }
 
     fn look(&mut self) {
+        if self.play.world.sql.is_broken() {
+            self.play.one(&Op::Crash(false));
+        }
         self.at.set(self.play.world.now().since(self.begun));
         self.cover.see(&self.play.world);
     }
@@ -227,6 +252,35 @@ impl<'a> Run<'a> {
             }
             Deed::Ghost { nth, says } => self.ghost(usize::from(*nth), *says),
             Deed::Mail(a) => self.mail(usize::from(*a)),
+            Deed::Alarms { kind, per_mille, seed } => {
+                let (kind, per_mille, chance) = (*kind, u64::from(*per_mille), SplitMix64::new(*seed));
+                let (name, counted) = (timed.kind, Rc::clone(&self.wrong));
+                self.play.world.filter_alarms(move || {
+                    if !chance.per_mille(per_mille) {
+                        return Ring::Once;
+                    }
+                    *counted.borrow_mut().entry(name).or_default() += 1;
+                    match kind {
+                        0 => Ring::Twice,
+                        1 => Ring::Late(1 + i64::try_from(chance.below(10)).expect("small") * MINUTE),
+                        _ => Ring::Dropped,
+                    }
+                });
+            }
+            Deed::AlarmsRight => self.play.world.unfilter_alarms(),
+            Deed::Ring => self.play.world.ring(),
+            Deed::ClockSteps(ms) => self.play.world.step_clock(*ms),
+            Deed::SqlFails { nth, dies } => {
+                let fault = if *dies { SqlFault::Broken } else { SqlFault::Once };
+                self.play.world.sql.fail_statement(u64::from(*nth), fault);
+            }
+            Deed::Predecessor(kind) => {
+                let now = self.play.world.now();
+                match kind {
+                    Some(refuses) => self.play.world.container.replace_by_predecessor(now, *refuses),
+                    None => self.play.world.container.replace_by_ours(now),
+                }
+            }
             Deed::Tamper(sql) => {
                 self.play.world.sql.execute(sql, &[]).expect("the statement is good");
             }

@@ -1,32 +1,52 @@
 //! A bounded swarm, the same in every run: each seed draws its own faults and people. `make sim-long` goes on from there.
 
 use gastown::town::time::HOUR;
-use gastown_sim::{Deed, Report, Timed, draw, play, shrink};
+use gastown_sim::{Deed, Report, Timed, draw, flood, play, shrink};
 use std::time::{Duration, Instant};
 
 /// Lives so many hours each.
 const HOURS: i64 = 6;
 /// Seeds of the swarm.
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=24;
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=60;
+/// Those that once broke a promise: seed and hours.
+const BROKEN_ONCE: &str = include_str!("seeds.txt");
 /// On a slow machine, no new town is founded after so long.
-const PATIENCE: Duration = Duration::from_secs(24);
+const PATIENCE: Duration = Duration::from_secs(28);
+
+fn broken_once() -> impl Iterator<Item = (u64, i64)> {
+    let lines = BROKEN_ONCE.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    lines.map(|line| {
+        let (seed, hours) = line.split_once(' ').expect("a seed and hours");
+        (seed.parse().expect("a seed"), hours.trim().parse().expect("hours"))
+    })
+}
 
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a test that may take so long and no longer")]
 fn a_swarm_of_towns_keeps_every_promise() {
     let (mut report, begun) = (Report::default(), Instant::now());
-    for seed in SEEDS {
+    for (seed, hours) in broken_once().chain(SEEDS.map(|seed| (seed, HOURS))) {
         if begun.elapsed() > PATIENCE {
             break;
         }
-        let history = draw::history(seed, HOURS * HOUR);
+        let history = draw::history(seed, hours * HOUR);
         if let Err(failure) = play::play(&history, &mut report) {
             let (least, failure) = shrink::shrink(&history, &failure, Duration::from_secs(20));
-            panic!("make sim SEED={seed} HOURS={HOURS}\n{}\n{least:#?}", failure.told);
+            panic!("make sim SEED={seed} HOURS={hours}\n{}\n{least:#?}", failure.told);
         }
     }
     println!("{}", report.told());
     assert!(report.runs > 0 && report.starts > 0, "towns lived");
+}
+
+/// `gastown-sim --flood 10000` does the same with ten thousand.
+#[test]
+fn a_thousand_beads_due_at_once_cost_no_more_at_a_time_than_a_hundred_and_all_get_their_turn() {
+    let (few, many) = (flood::flood(100), flood::flood(1_000));
+    assert_eq!((many.most_statements, many.most_rows), (few.most_statements, few.most_rows));
+    assert!(many.most_statements <= 250 && many.most_rows <= 100, "{many:?}");
+    assert_eq!((many.most_alive, many.out_of_turn, few.out_of_turn), (40, 0, 0), "{many:?}");
+    assert!(many.ticks < 1_000, "less than one tick a bead: {many:?}");
 }
 
 /// A failure is replayed by its seed alone.

@@ -1,7 +1,7 @@
 //! The gate and the deadlines, once more and naively: every bead against every reason, every time that a rule compares
 //! with *now*. Written from `design.md` 5–8 and `domain.md` 2; no index, no queue, no shortcut.
 
-use super::rows::{Attempt, Bead, Breaker, Rows};
+use super::rows::{Attempt, Bead, Breaker, Rows, Stop};
 use std::collections::BTreeSet;
 
 /// `domain.md` 9: a drain without a word of a new instance.
@@ -59,21 +59,25 @@ impl Rows {
 
     /// A stop on its way to the rig's refinery could reach the next process, so the refinery counts as busy.
     pub fn refinery_busy(&self, rig: &str) -> bool {
-        let at_work = |id: &str| self.live().any(|a| a.agent == id);
-        let stopped = |id: &str| self.stops.iter().any(|s| s.agent == id && s.sent_until.is_some());
-        let working = self.live().any(|a| a.role == "refinery" && a.rig.as_deref() == Some(rig));
-        working
-            || self
-                .attempts
-                .iter()
-                .filter(|a| a.role == "refinery" && a.rig.as_deref() == Some(rig))
-                .any(|a| at_work(&a.agent) || (stopped(&a.agent) && self.agents.contains_key(&a.agent)))
+        let of_rig = |a: &&Attempt| a.role == "refinery" && a.rig.as_deref() == Some(rig);
+        let once_of_rig = |id: &str| self.attempts.iter().filter(of_rig).any(|a| a.agent == id);
+        let sent = |s: &&Stop| s.sent_until.is_some() && self.agents.contains_key(&s.agent);
+        self.live().any(|a| of_rig(&a))
+            || self.live().any(|a| a.role == "refinery" && once_of_rig(&a.agent))
+            || self.stops.iter().filter(sent).any(|s| once_of_rig(&s.agent))
+    }
+
+    /// What a bead waits for.
+    pub fn blocks_of<'a>(&'a self, bead: &str) -> impl Iterator<Item = &'a str> {
+        let from = (bead.to_owned(), String::new());
+        let of = bead.to_owned();
+        self.blocks.range(from..).take_while(move |(b, _)| *b == of).map(|(_, on)| on.as_str())
     }
 
     /// Why the blockers of a bead hold it, by `domain.md` 2.
     pub fn blockers(&self, bead: &Bead) -> (usize, usize) {
         let lenient = bead.metadata["allow_failed_blockers"] == true;
-        let statuses = self.blocks.iter().filter(|(b, _)| *b == bead.id).filter_map(|(_, on)| self.beads.get(on));
+        let statuses = self.blocks_of(&bead.id).filter_map(|on| self.beads.get(on));
         let (mut open, mut failed) = (0, 0);
         for on in statuses {
             match on.status.as_str() {

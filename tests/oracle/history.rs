@@ -291,6 +291,16 @@ impl Play {
 
     /// Gives a command, whatever comes of it, and checks.
     pub fn tell(&mut self, actor: &Actor, command: Command) {
+        // Words that do not come from its process may prove an attempt all the same.
+        let whom = match (actor, &command) {
+            (Actor::Container { agent_id: Some(agent), dispatch_id: None }, _) => Some(agent.0.clone()),
+            (_, Command::CompleteReview { entry_id: bead, .. } | Command::CloseBead { bead_id: bead, .. })
+            | (_, Command::SetBeadStatus { bead_id: bead, .. }) => Some(bead.0.clone()),
+            _ => None,
+        };
+        if let Some(whom) = whom {
+            self.oracle.borrow_mut().somebody_speaks_for(&self.world, &whom);
+        }
         let _ = self.world.command(actor, command);
         self.oracle.borrow_mut().check(&self.world);
     }
@@ -584,7 +594,11 @@ impl Play {
     pub fn heal_and_demand_everything(&mut self) {
         self.world.container.faults.clear_all();
         self.world.unfilter_voices();
+        self.world.unfilter_alarms();
+        self.world.sql.heal();
         self.world.webhook.fault = None;
+        // Every request repairs an alarm that was dropped.
+        self.tell(&owner(), Command::GetDispatch);
         self.world.container.behave(|start| Behaviour::good(&start.request.role));
         let now = self.world.now();
         // Agents that would hang for ever go with their process; a town ends them after two hours (rule 7, not here yet).
@@ -596,7 +610,8 @@ impl Play {
         // The longest probe delay is 36 min, a backoff or a hold before it 33 min, a town that re-opens over what its
         // lost agents left behind takes a second delay; then every bead is done and reviewed in 2 min, one after another.
         let beads = i64::try_from(self.beads().len()).expect("few");
-        let patience = (36 + 36 + 33) * MINUTE + beads * 3 * MINUTE;
+        // What was written before a clock stepped back lies so much further in the future.
+        let patience = (36 + 36 + 33) * MINUTE + beads * 3 * MINUTE + self.world.stepped_back;
         self.world.run_for(patience);
         self.oracle.borrow_mut().check(&self.world);
         let rows = Rows::read(&self.world);

@@ -1,8 +1,9 @@
 //! The oracle: the invariants of `domain.md` 10, recomputed naively after every step of a simulated town.
 //!
-//! *Guarantees.* It reads raw rows and public answers only; nothing of the town's own code decides what is right. What
-//! the rows do not remember (when a success or a redrive reset a counter, what was open before this step) it remembers
-//! itself, so it must see every step: [`Oracle::check`] after every event and every command.
+//! *Guarantees.* It reads raw rows, public answers and the container's own ledger only; nothing of the town's own code
+//! decides what is right. What the rows do not remember (when a success or a redrive reset a counter, what was open
+//! before this step) it remembers itself, so it must see every step: [`Oracle::check`] after every event and every
+//! command. It judges what differs from the step before, and everything that this can have changed.
 //!
 //! *Reading it.* One function per group of invariants; the numbers in their names and messages are those of `domain.md`.
 
@@ -24,8 +25,8 @@ use gastown::town::id::BeadId;
 use gastown::town::sql::Sql as _;
 use gastown::town::time::Timestamp;
 use gastown_host::world::World;
-use rows::{Attempt, Bead, Breaker, Rows};
-use std::collections::{BTreeMap, BTreeSet};
+use rows::{Attempt, Bead, Breaker, Changed, Reader, Rows};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// `design.md` 5.3: code → (class, charged, the kind of scope it counts in).
 const LAW: [(&str, &str, bool, &str); 17] = [
@@ -57,6 +58,17 @@ pub struct Oracle {
     pub answers_every: u64,
     /// Rows the town has written: without another one, nothing has changed.
     written: u64,
+    reader: Option<Box<Reader>>,
+    /// Per bead: its charged attempts since its last success or redrive.
+    charged: HashMap<String, i64>,
+    /// Attempts for which somebody else than their process has spoken: they may be proven without one.
+    spoken_for: BTreeSet<String>,
+    /// Posts read from the receiver so far; when each notification was posted last, and how much was forgotten before.
+    posts_seen: usize,
+    posted: HashMap<String, (Timestamp, u64)>,
+    /// Real starts read from the ledger so far, and whose they are.
+    starts_seen: usize,
+    started: HashSet<String>,
     /// The newest attempt seen.
     attempts_seen: i64,
     /// The newest `redriven` event seen.
@@ -69,14 +81,14 @@ pub struct Oracle {
     reset: BTreeMap<String, i64>,
     /// Per bead: when its last redrive was.
     redriven_at: BTreeMap<String, i64>,
-    /// Breakers before this step: scope → (state, what was ordered).
-    before: BTreeMap<String, (String, Option<String>)>,
+    /// Breakers before this step: scope → (state, what was ordered, the trial).
+    before: BTreeMap<String, (String, Option<String>, Option<String>)>,
     /// Backoffs before this step.
     due: BTreeMap<String, (Option<i64>, Option<i64>)>,
-    /// Notifications seen.
-    notices: usize,
-    /// When this step was.
-    at: i64,
+    /// The container process last heard of, before this step.
+    instance: Option<String>,
+    /// The town's hold before this step: until when, and why.
+    hold: (Option<i64>, Option<String>),
 }
 
 impl Oracle {
@@ -95,61 +107,122 @@ impl Oracle {
             return;
         }
         self.written = written;
-        let rows = Rows::read(w);
-        let mut broken = self.broken(&rows);
+        let mut reader = self.reader.take().unwrap_or_default();
+        reader.look(w);
+        let mut broken = self.broken(&reader, w);
         if self.checks % self.answers_every == 0 {
-            broken.extend(answers(&rows, w));
+            broken.extend(answers(&reader.rows, w));
+        }
+        if self.checks % self.answers_every.div_ceil(16) == 0 {
+            broken.extend(waking(&reader.rows, w));
         }
         self.checks += 1;
+        self.reader = Some(reader);
         assert!(broken.is_empty(), "{}\nat {}. Last of all:\n{}", broken.join("\n"), w.now(), w.journal());
     }
 
-    fn broken(&mut self, rows: &Rows) -> Vec<String> {
-        let mut broken = Vec::new();
-        bonds(rows, &mut broken);
-        statuses(rows, &mut broken);
-        self.charges(rows, &mut broken);
-        blame(self, rows, &mut broken);
-        self.bookings(rows, &mut broken);
-        breakers(rows, &mut broken);
-        self.openings(rows, &mut broken);
-        reasons(rows, &mut broken);
-        self.notifications(rows, &mut broken);
-        edges(rows, &mut broken);
+    /// From now on the live attempt of this agent, or of this bead, may be proven by others than its process.
+    pub fn somebody_speaks_for(&mut self, w: &World, whom: &str) {
+        let live = "SELECT attempt_id FROM attempts WHERE ?1 IN (agent_id, bead_id) AND finished_at IS NULL";
+        let live = w.sql.peek(live, &[whom.into()]);
+        self.spoken_for.extend(live.iter().filter_map(|r| r.text(0).ok()));
+    }
+
+    fn broken(&mut self, reader: &Reader, w: &World) -> Vec<String> {
+        let (rows, changed) = (&reader.rows, &reader.changed);
+        let (beads, mut broken) = (!changed.beads.is_empty() || changed.gone, Vec::new());
+        if beads || changed.fates || changed.agents {
+            bonds(rows, &mut broken);
+        }
+        if beads || changed.fates || changed.requests {
+            statuses(rows, &mut broken);
+        }
+        self.charges(rows, changed, &mut broken);
+        if changed.fates {
+            blame(self, rows, changed, &mut broken);
+            self.bookings(rows, &mut broken);
+            self.proofs(rows, changed, w, &mut broken);
+        }
+        if changed.breakers || changed.fates || changed.rigs {
+            breakers(rows, &mut broken);
+        }
+        if changed.breakers || changed.fates || changed.rigs || changed.config {
+            self.openings(rows, &mut broken);
+        }
+        if changed.breakers {
+            self.closings(rows, &mut broken);
+        }
+        if changed.town {
+            self.instances(rows, &mut broken);
+        }
+        reasons(rows, changed, &mut broken);
+        if changed.notices || changed.deliveries {
+            notifications(rows, w, &mut broken);
+        }
+        self.posts(w, &mut broken);
+        if changed.blocks || beads {
+            edges(rows, changed, &mut broken);
+        }
         if rows.violations > 0 {
             broken.push(format!("the town itself counted {} violations", rows.violations));
         }
-        self.remember(rows);
+        self.remember(rows, changed);
         broken
     }
 
     /// 3: `dispatch_attempts` is the recount of charged attempts since the last success or redrive.
-    fn charges(&mut self, rows: &Rows, broken: &mut Vec<String>) {
+    fn charges(&mut self, rows: &Rows, changed: &Changed, broken: &mut Vec<String>) {
         let newest = rows.attempts.last().map_or(0, |a| a.seq);
         let seen = self.redriven_seen;
+        let mut recount = changed.fates;
         for (seq, bead) in rows.redriven.iter().filter(|(seq, _)| *seq > seen) {
             // What was booked in this very step came after the redrive: a failed bead has no live attempt.
             self.reset.insert(bead.clone(), self.attempts_seen);
             self.redriven_at.insert(bead.clone(), rows.now);
             self.redriven_seen = *seq;
+            recount = true;
         }
-        for a in rows.attempts.iter().filter(|a| a.outcome == "succeeded") {
+        for a in changed.attempts.iter().map(|at| &rows.attempts[*at]).filter(|a| a.outcome == "succeeded") {
             if self.succeeded.insert(a.id.clone())
                 && let Some(bead) = &a.bead
             {
                 self.reset.insert(bead.clone(), newest);
             }
         }
-        for bead in rows.beads.values() {
-            let since = self.reset.get(&bead.id).copied().unwrap_or(0);
-            let charged = rows
-                .attempts
-                .iter()
-                .filter(|a| a.bead.as_ref() == Some(&bead.id) && a.charged && a.seq > since)
-                .count();
-            if i64::try_from(charged).expect("few") != bead.dispatch_attempts {
-                let said = bead.dispatch_attempts;
-                broken.push(format!("3: bead {} says {said} attempts, a recount says {charged}", bead.id));
+        if recount {
+            self.charged.clear();
+            for a in rows.attempts.iter().filter(|a| a.charged) {
+                let Some(bead) = &a.bead else { continue };
+                if a.seq > self.reset.get(bead).copied().unwrap_or(0) {
+                    match self.charged.get_mut(bead) {
+                        Some(n) => *n += 1,
+                        None => drop(self.charged.insert(bead.clone(), 1)),
+                    }
+                }
+            }
+        }
+        if recount || !changed.beads.is_empty() {
+            for bead in rows.beads.values() {
+                let (said, charged) = (bead.dispatch_attempts, self.charged.get(&bead.id).copied().unwrap_or(0));
+                if said != charged {
+                    broken.push(format!("3: bead {} says {said} attempts, a recount says {charged}", bead.id));
+                }
+            }
+        }
+    }
+
+    /// 2 and the container's ledger: a process proves the attempt that it was started for, and no other.
+    fn proofs(&mut self, rows: &Rows, changed: &Changed, w: &World, broken: &mut Vec<String>) {
+        let starts = w.starts();
+        self.started.extend(starts[self.starts_seen..].iter().map(|s| s.attempt_id.clone()));
+        self.starts_seen = starts.len();
+        // A process of the predecessor does not say for which dispatch it speaks.
+        if !w.container.always_named_dispatches() {
+            return;
+        }
+        for a in changed.attempts.iter().map(|at| &rows.attempts[*at]) {
+            if a.proven_at.is_some() && !self.started.contains(&a.id) && !self.spoken_for.contains(&a.id) {
+                broken.push(format!("5.2: attempt {} is proven, and no process was ever started for it", a.id));
             }
         }
     }
@@ -236,31 +309,118 @@ impl Oracle {
         }
     }
 
-    /// 9: one notification per key; *opened* first, *closed* after it.
-    fn notifications(&self, rows: &Rows, broken: &mut Vec<String>) {
-        let keys: BTreeSet<&str> = rows.notices.iter().map(|n| n.key.as_str()).collect();
-        if keys.len() != rows.notices.len() {
-            broken.push("9: two notifications have one key".to_owned());
+    /// 9: what is on its way to the webhook is not sent once more, unless the object forgot about it.
+    fn posts(&mut self, w: &World, broken: &mut Vec<String>) {
+        let forgot = w.counts.crashes + w.counts.failed_verbs;
+        for post in &w.webhook.posts[self.posts_seen..] {
+            let id = post.body()["id"].as_str().unwrap_or_default().to_owned();
+            if let Some((at, had_forgotten)) = self.posted.insert(id, (post.at, forgot))
+                && had_forgotten == forgot
+                && post.at.since(at) < 1_000
+            {
+                broken.push(format!("9: posted twice within a second: {}", post.raw));
+            }
         }
-        for n in rows.notices.iter().filter(|n| n.kind == "breaker.closed") {
-            let opened = n.key.replace(":closed", ":opened");
-            if !keys.contains(opened.as_str()) {
-                broken.push(format!("9: {} without {opened}", n.key));
+        self.posts_seen = w.webhook.posts.len();
+    }
+
+    /// 5: only its probe closes a half-open breaker: by success, or proven and longer alive than failures took.
+    fn closings(&self, rows: &Rows, broken: &mut Vec<String>) {
+        for b in rows.breakers.values().filter(|b| b.state == "closed") {
+            let Some((was, _, trial)) = self.before.get(&b.scope) else { continue };
+            if was == "closed" {
+                continue;
+            }
+            let trial = trial.as_ref().and_then(|id| rows.attempts.iter().find(|a| a.id == *id));
+            let closes = trial.is_some_and(|a| {
+                let ran = rows.now + rows.slop - a.booked_at;
+                a.outcome == "succeeded" || (a.live() && a.proven_at.is_some() && ran > b.trial_ms)
+            });
+            if !closes {
+                broken.push(format!("5: {} closed, from {was}, and not by its probe", b.scope));
+            }
+        }
+        for b in rows.breakers.values().filter(|b| b.state == "open") {
+            let trial = self.before.get(&b.scope).and_then(|(_, _, trial)| trial.as_ref());
+            if let Some(trial) = trial.filter(|id| rows.live().any(|a| a.id == **id)) {
+                broken.push(format!("5: {} is open again, and its probe {trial} is alive still", b.scope));
             }
         }
     }
 
-    fn remember(&mut self, rows: &Rows) {
+    /// `domain.md` 9: a new instance ends the drain of the old one, and the hold that came with it.
+    fn instances(&self, rows: &Rows, broken: &mut Vec<String>) {
+        if rows.instance.is_none() || rows.instance == self.instance {
+            return;
+        }
+        if rows.draining_since.is_some() && rows.drain_instance.is_some() && rows.drain_instance == self.instance {
+            broken.push("9: a new instance reported, and the drain of the old one goes on".to_owned());
+        }
+        let (until, cause) = &self.hold;
+        let draining = Some("container.draining");
+        if rows.town_held() && cause.as_deref() == draining && rows.hold_until == *until {
+            broken.push("9: a new instance reported, and the hold of the old one's drain stays".to_owned());
+        }
+    }
+
+    fn remember(&mut self, rows: &Rows, changed: &Changed) {
         self.attempts_seen = rows.attempts.last().map_or(0, |a| a.seq).max(self.attempts_seen);
-        self.ended = rows.attempts.iter().filter(|a| !a.live()).map(|a| a.id.clone()).collect();
-        self.before = rows
-            .breakers
-            .values()
-            .map(|b| (b.scope.clone(), (b.state.clone(), b.order.as_ref().map(|o| o.0.clone()))))
-            .collect();
-        self.due = rows.beads.values().map(|b| (b.id.clone(), (b.next_dispatch_at, b.review_not_before))).collect();
-        self.notices = rows.notices.len();
-        self.at = rows.now;
+        self.ended
+            .extend(changed.attempts.iter().map(|at| &rows.attempts[*at]).filter(|a| !a.live()).map(|a| a.id.clone()));
+        if changed.breakers {
+            self.before = rows
+                .breakers
+                .values()
+                .map(|b| (b.scope.clone(), (b.state.clone(), b.order.as_ref().map(|o| o.0.clone()), b.trial.clone())))
+                .collect();
+        }
+        for bead in changed.beads.iter().filter_map(|id| rows.beads.get(id)) {
+            self.due.insert(bead.id.clone(), (bead.next_dispatch_at, bead.review_not_before));
+        }
+        if changed.town {
+            self.instance.clone_from(&rows.instance);
+            self.hold = (rows.hold_until, rows.hold_cause.clone());
+        }
+    }
+}
+
+/// 9: one notification per key, and one of a kind per episode; *closed* after *opened*; what was delivered is not posted
+/// again.
+fn notifications(rows: &Rows, w: &World, broken: &mut Vec<String>) {
+    let keys: BTreeSet<&str> = rows.notices.iter().map(|n| n.key.as_str()).collect();
+    if keys.len() != rows.notices.len() {
+        broken.push("9: two notifications have one key".to_owned());
+    }
+    let mut told = BTreeSet::new();
+    for n in rows.notices.iter().filter(|n| n.kind.starts_with("breaker.")) {
+        let (scope, generation) = (n.scope.as_deref().unwrap_or_default(), n.facts["generation"].as_i64());
+        if !told.insert((n.kind.as_str(), scope, generation)) {
+            broken.push(format!("9: {} of {scope} was told twice in episode {generation:?}", n.kind));
+        }
+    }
+    let mut failed: Vec<i64> = rows.notices.iter().filter(|n| n.kind == "bead.failed").map(|n| n.created_at).collect();
+    failed.sort_unstable();
+    if failed.windows(2).any(|pair| pair[1] - pair[0] + rows.slop < rows.setting("/notify/rollup_ms")) {
+        broken.push("9: failed beads were told of twice within one roll-up".to_owned());
+    }
+    for n in rows.notices.iter().filter(|n| n.kind == "breaker.closed") {
+        let opened = n.key.replace(":closed", ":opened");
+        if !keys.contains(opened.as_str()) {
+            broken.push(format!("9: {} without {opened}", n.key));
+        }
+    }
+    // Times of the receiver and of the town are one clock only while that has never stepped.
+    if w.town_now() == w.now() && rows.slop == 0 {
+        for post in w.webhook.posts.iter().rev().take(20) {
+            let delivered = rows
+                .deliveries
+                .iter()
+                .filter(|d| d.channel == "webhook" && Some(d.notice.as_str()) == post.body()["id"].as_str())
+                .find_map(|d| d.delivered_at);
+            if delivered.is_some_and(|t| t + 1_000 < post.at.0) {
+                broken.push(format!("9: posted again after it was delivered: {}", post.raw));
+            }
+        }
     }
 }
 
@@ -303,14 +463,19 @@ fn bonds(rows: &Rows, broken: &mut Vec<String>) {
 /// 2 and 11: what a status promises.
 fn statuses(rows: &Rows, broken: &mut Vec<String>) {
     let mut reviewing: BTreeMap<&str, u32> = BTreeMap::new();
+    let prs: HashSet<&str> = rows.requests.iter().filter(|m| m.pr.is_some()).map(|m| m.mr.as_str()).collect();
+    let at_work: HashSet<&str> = rows.live().filter_map(|a| a.bead.as_deref()).collect();
+    let mut reviews: HashMap<&str, Vec<&str>> = HashMap::new();
+    for m in &rows.requests {
+        reviews.entry(&m.source).or_default().push(&m.mr);
+    }
     for bead in rows.beads.values() {
-        let pr = rows.requests.iter().any(|m| m.mr == bead.id && m.pr.is_some());
-        let live = rows.live().any(|a| a.bead.as_ref() == Some(&bead.id));
+        let (pr, live) = (prs.contains(bead.id.as_str()), at_work.contains(bead.id.as_str()));
         match bead.status.as_str() {
             "in_progress" if !live && !pr => broken.push(format!("2: bead {} is in progress by nobody", bead.id)),
             "in_review" => {
-                let reviewed = rows.requests.iter().filter(|m| m.source == bead.id).any(|m| {
-                    rows.beads.get(&m.mr).is_some_and(|mr| match mr.status.as_str() {
+                let reviewed = reviews.get(bead.id.as_str()).into_iter().flatten().any(|mr| {
+                    rows.beads.get(*mr).is_some_and(|mr| match mr.status.as_str() {
                         "open" | "in_progress" => true,
                         "failed" => mr.failure_reason.as_ref().is_some_and(|f| f["source"] == "dispatch"),
                         _ => false,
@@ -336,8 +501,9 @@ fn statuses(rows: &Rows, broken: &mut Vec<String>) {
 
 /// 4: an infra failure leaves the bead's charge, unless another bead was proven since this bead's previous failure; any
 /// other class is charged as the table says.
-fn blame(oracle: &Oracle, rows: &Rows, broken: &mut Vec<String>) {
-    for a in rows.attempts.iter().filter(|a| !a.live() && !oracle.ended.contains(&a.id)) {
+fn blame(oracle: &Oracle, rows: &Rows, changed: &Changed, broken: &mut Vec<String>) {
+    let differ = changed.attempts.iter().map(|at| &rows.attempts[*at]);
+    for a in differ.filter(|a| !a.live() && !oracle.ended.contains(&a.id)) {
         let Some(code) = a.code.as_deref() else { continue };
         let Some((_, class, charged, scope)) = LAW.iter().find(|l| l.0 == code) else {
             if code != "dispatch.cancelled" || !a.charged {
@@ -375,7 +541,10 @@ fn blame(oracle: &Oracle, rows: &Rows, broken: &mut Vec<String>) {
             rows.attempts
                 .iter()
                 .filter(|o| o.bead.is_some() && o.bead.as_ref() != Some(bead))
-                .any(|o| o.proven_at.is_some_and(|p| (if strictly { p > from } else { p >= from }) && p <= rows.now))
+                .filter_map(|o| o.proven_at)
+                .any(|p| {
+                    p <= rows.now + rows.slop && if strictly { p > from + rows.slop } else { p >= from - rows.slop }
+                })
         };
         let (surely, perhaps) = last.map_or((false, false), |t| (proof(t, true), proof(t, false)));
         if (surely && !a.charged) || (!perhaps && a.charged) {
@@ -446,15 +615,19 @@ fn trips(rows: &Rows, scope: &str, b: Option<&Breaker>) -> Trips {
     let at = |a: &&Attempt| a.finished_at.unwrap_or(0);
     // When the town's failures turned out to be one rig's, they were moved: the rig was judged by the town's.
     let failures = counted(scope);
-    let strict = |from: i64| failures.iter().filter(|a| at(a) > from).copied().collect::<Vec<_>>();
-    let loose = |from: i64| failures.iter().filter(|a| at(a) >= from).copied().collect::<Vec<_>>();
+    let strict = |from: i64| failures.iter().filter(|a| at(a) > from + rows.slop).copied().collect::<Vec<_>>();
+    let loose = |from: i64| failures.iter().filter(|a| at(a) >= from - rows.slop).copied().collect::<Vec<_>>();
     let many = rows.setting("/breaker/failures");
     let row = rows.setting(if rig.is_some() { "/breaker/rig_consecutive" } else { "/breaker/consecutive" });
-    let in_a_row = |mut streak: Vec<&Attempt>| {
+    let in_a_row = |mut streak: Vec<&Attempt>, possibly: bool| {
         streak.sort_by_key(at);
         let n = usize::try_from(row).expect("small");
         if streak.len() < n {
             return false;
+        }
+        // After a step back nobody knows which were the last.
+        if rows.slop > 0 {
+            return possibly;
         }
         let last = &streak[streak.len() - n..];
         let beads: BTreeSet<&str> = last.iter().map(|a| a.who()).collect();
@@ -470,16 +643,16 @@ fn trips(rows: &Rows, scope: &str, b: Option<&Breaker>) -> Trips {
     // A rig may open on the town's account.
     let moved = rig.is_some() && failures.iter().any(|a| a.code.as_deref() != Some("repo.unavailable"));
     Trips {
-        surely: len(&certain) > many || in_a_row(row_certain.clone()),
-        perhaps: len(&possible) > many || in_a_row(row_possible) || moved,
+        surely: len(&certain) > many || in_a_row(row_certain.clone(), false),
+        perhaps: len(&possible) > many || in_a_row(row_possible, true) || moved,
         why: format!("{} failures in the window, {} in a row", certain.len(), row_certain.len()),
     }
 }
 
 /// 8: failed ⇒ class, code and a reason that says something.
-fn reasons(rows: &Rows, broken: &mut Vec<String>) {
+fn reasons(rows: &Rows, changed: &Changed, broken: &mut Vec<String>) {
     let filled = |t: &Option<String>| t.as_ref().is_some_and(|t| !t.trim().is_empty());
-    for a in &rows.attempts {
+    for a in changed.attempts.iter().map(|at| &rows.attempts[*at]) {
         let ends = ["succeeded", "failed", "interrupted", "cancelled"].contains(&a.outcome.as_str());
         if ends == a.live() {
             broken.push(format!("attempt {} is {} and finished at {:?}", a.id, a.outcome, a.finished_at));
@@ -494,7 +667,8 @@ fn reasons(rows: &Rows, broken: &mut Vec<String>) {
             broken.push(format!("8: attempt {} is {} without code or reason", a.id, a.outcome));
         }
     }
-    for bead in rows.beads.values().filter(|b| b.status == "failed") {
+    let differ = changed.beads.iter().filter_map(|id| rows.beads.get(id));
+    for bead in differ.filter(|b| b.status == "failed") {
         let said = |key: &str| {
             bead.failure_reason.as_ref().and_then(|f| f[key].as_str()).is_some_and(|t| !t.trim().is_empty())
         };
@@ -505,7 +679,7 @@ fn reasons(rows: &Rows, broken: &mut Vec<String>) {
 }
 
 /// 12: `open_blockers` is a recount; no cycle in `blocks`; no edge to nowhere.
-fn edges(rows: &Rows, broken: &mut Vec<String>) {
+fn edges(rows: &Rows, changed: &Changed, broken: &mut Vec<String>) {
     for bead in rows.beads.values() {
         let (open, failed) = rows.blockers(bead);
         if i64::try_from(open + failed).expect("few") != bead.open_blockers {
@@ -514,28 +688,29 @@ fn edges(rows: &Rows, broken: &mut Vec<String>) {
                 bead.id, bead.open_blockers
             ));
         }
-        let mut reached: BTreeSet<&str> = BTreeSet::new();
-        let mut next = vec![bead.id.as_str()];
-        while let Some(at) = next.pop() {
-            for (_, on) in rows.blocks.iter().filter(|(b, _)| b == at) {
-                if *on == bead.id {
-                    broken.push(format!("12: bead {} waits for itself", bead.id));
-                    return;
-                }
-                if reached.insert(on) {
-                    next.push(on);
-                }
-            }
-        }
+    }
+    if !changed.blocks && !changed.gone {
+        return;
     }
     for (bead, on) in &rows.blocks {
         if !rows.beads.contains_key(bead) || !rows.beads.contains_key(on) {
             broken.push(format!("12: an edge from {bead} to {on} leads nowhere"));
         }
+        let mut reached: BTreeSet<&str> = BTreeSet::new();
+        let mut next = vec![on.as_str()];
+        while let Some(at) = next.pop() {
+            if at == bead {
+                broken.push(format!("12: bead {bead} waits for itself"));
+                return;
+            }
+            if reached.insert(at) {
+                next.extend(rows.blocks_of(at));
+            }
+        }
     }
 }
 
-/// 6, 7, 10, 13: what the town answers, against the rows.
+/// 7, 13: what the town answers, against the rows.
 fn answers(rows: &Rows, w: &World) -> Vec<String> {
     let mut broken = Vec::new();
     for bead in rows.beads.values() {
@@ -559,6 +734,13 @@ fn answers(rows: &Rows, w: &World) -> Vec<String> {
             broken.push(format!("7: {scope} shows {said} failures, a recount says {} … {}", n(from + 1), n(from)));
         }
     }
+    broken
+}
+
+/// 6, 10: when the town wants to be woken, and when it will be.
+fn waking(rows: &Rows, w: &World) -> Vec<String> {
+    let mut broken = Vec::new();
+    let dispatch = w.dispatch();
     let deadlines = rows.deadlines();
     let naive = deadlines.iter().min().cloned();
     let time = |v: &serde_json::Value| v.as_str().and_then(Timestamp::parse).map(|t| t.0);
@@ -569,7 +751,7 @@ fn answers(rows: &Rows, w: &World) -> Vec<String> {
         broken.push(format!("10: next_wake is {said:?}, a recount says {naive:?}"));
     }
     if let Some((at, what)) = naive
-        && w.errors.is_empty()
+        && w.alarm_is_sound()
         && w.alarm().is_none_or(|alarm| alarm.0 > at.max(rows.now + 1))
     {
         let alarm = w.alarm().map(|t| t.to_string());
