@@ -98,17 +98,22 @@ fuzz: build programs ## poisoned requests at the edge, the town, the worker and 
 	  cargo test --test fuzz -- --nocapture && cargo test --package gastown-runner --test runner fuzz && \
 	  node --test --test-reporter=spec tests/worker/fuzz.test.mjs
 
-simulate = cargo run --quiet --package gastown-sim --bin gastown-sim --
+simulate = cargo run --quiet $1 --package gastown-sim --bin gastown-sim --
 
 .PHONY: sim
 sim: toolchain ## simulated towns against the invariants: make sim [SEED=1] [DAYS=1 | HOURS=n] [RUNS=1]; replays a failure exactly
-	@$(simulate) --seed $(or $(call said,SEED),1) --runs $(or $(call said,RUNS),1) \
+	@$(call simulate) --seed $(or $(call said,SEED),1) --runs $(or $(call said,RUNS),1) \
 	  $(if $(call said,HOURS),--hours $(HOURS),--days $(or $(call said,DAYS),1))
 
 .PHONY: sim-long
-sim-long: toolchain ## the same for an hour, from a new seed, until something breaks (SECONDS=3600, DAYS=2)
+sim-long: toolchain ## 10,000 beads at once, then an hour of towns from a new seed, until something breaks (SECONDS=3600, DAYS=2)
+	@$(call simulate,--profile sim) --flood 10000
 	@seed=$(or $(call said,SEED),$$(date +%s)); echo "from seed $$seed"; \
-	  $(simulate) --seed "$$seed" --runs 1000000 --seconds $(or $(call said,SECONDS),3600) --days $(or $(call said,DAYS),2)
+	  $(call simulate,--profile sim) --seed "$$seed" --runs 1000000 --seconds $(or $(call said,SECONDS),3600) --days $(or $(call said,DAYS),2)
+
+.PHONY: sim-check
+sim-check: toolchain ## does the simulator find bugs? Ten seeded ones, one after another (half an hour; ONLY=07 checks one)
+	@scripts/sim-check.sh $(call said,ONLY)
 
 .PHONY: soak
 soak: build ## kill workerd at drawn awaits and restart it, again and again: make soak [ROUNDS=300] [SEED=n] [DEALT=1]; one round replays its seed

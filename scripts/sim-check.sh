@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Does the simulator find bugs? Each patch of sim/bugs is one plausible mistake. One after another they are applied to a
+# copy of the tree, the simulator is built there, and a bounded swarm must break an invariant. First of all the copy as it
+# is must keep every promise over the same seeds.
+#   scripts/sim-check.sh [NAME...]   all of them, or those whose name begins so; RUNS=60 HOURS=12 bound each swarm
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+work=$here/target/sim-check
+tree=$work/tree
+runs=${RUNS:-60}
+hours=${HOURS:-12}
+export CARGO_TARGET_DIR=$work/target
+
+# One tree and one target directory of its own: copies that share a target directory get each other's stale libraries.
+# Times are kept, so that what did not change is not compiled again; files that are gone are removed.
+mkdir -p "$tree"
+cd "$here"
+git ls-files -z --cached --others --exclude-standard -- Cargo.toml Cargo.lock rust-toolchain.toml clippy.toml src \
+  migrations host runner sim tests/oracle benches | while IFS= read -r -d '' file; do
+  if [ -e "$file" ]; then printf '%s\0' "$file"; fi
+done >"$work/files"
+(cd "$tree" && find . -type f -printf '%P\0' | sort -z) |
+  comm -z -23 - <(sort -z "$work/files") | (cd "$tree" && xargs -0 -r rm -f)
+xargs -0 cp --parents --preserve=timestamps -t "$tree" <"$work/files"
+# What the registry's crates have been compiled to here need not be compiled again.
+if [ ! -e "$CARGO_TARGET_DIR" ] && [ -d "$here/target/debug" ]; then
+  mkdir -p "$CARGO_TARGET_DIR/debug"
+  for part in deps build .fingerprint; do cp -al "$here/target/debug/$part" "$CARGO_TARGET_DIR/debug/$part"; done
+fi
+
+cd "$tree"
+built=
+build() { # the town's own crates are always compiled anew, and the program must not be the one before
+  cargo clean --quiet --package gastown --package gastown-host --package gastown-sim || return 1
+  cargo build --quiet --package gastown-sim --bin gastown-sim || return 1
+  local now
+  now=$(sha256sum "$CARGO_TARGET_DIR/debug/gastown-sim" | cut -d' ' -f1)
+  if [ "$now" = "$built" ]; then echo "the change is not in the build" >&2; return 1; fi
+  built=$now
+}
+swarm() { "$CARGO_TARGET_DIR/debug/gastown-sim" --seed 1 --runs "$runs" --hours "$hours" --shrink 20 >"$1" 2>/dev/null; }
+
+build
+if ! swarm "$work/none.log"; then
+  echo "without any bug a promise is broken, so nothing can be said about bugs:" >&2
+  tail -n 40 "$work/none.log" >&2
+  exit 1
+fi
+row() { printf '%-26s %-9s %5s %9s %8s %7s  %s\n' "$@"; }
+row bug found seed steps seconds deeds "broken promise"
+missed=0
+for patch in "$here"/sim/bugs/*.patch; do
+  name=$(basename "$patch" .patch)
+  if [ $# -gt 0 ] && ! printf '%s\n' "$@" | grep -qx "${name%%-*}\|$name"; then continue; fi
+  log=$work/$name.log
+  files=$(sed -n 's|^+++ b/||p' "$patch")
+  result=no
+  # Seen from inside, the copy belongs to no repository.
+  if ! GIT_CEILING_DIRECTORIES=$work git apply "$patch" 2>"$log"; then
+    result="no patch"
+  else
+    touch $files
+    if ! build 2>"$log"; then
+      result="no build"
+    elif ! swarm "$log"; then
+      # A broken promise begins with its number; anything else is a panic elsewhere.
+      if grep -qE '^found after .* left: [0-9]+(\.[0-9]+)?: ' "$log"; then result=yes; else result=panic; fi
+    fi
+  fi
+  found=$(sed -nE 's/^found after ([0-9]+) steps, ([0-9.]+) s; ([0-9]+) deeds of ([0-9]+) left: (.*)$/\1 \2 \3\/\4 \5/p' "$log")
+  seed=$(sed -nE 's/^again: make sim SEED=([0-9]+).*/\1/p' "$log")
+  read -r steps seconds deeds promise <<<"${found:-- - - -}"
+  row "$name" "$result" "${seed:--}" "$steps" "$seconds" "$deeds" "$promise"
+  [ "$result" = yes ] || missed=$((missed + 1))
+  for file in $files; do cp "$here/$file" "$file"; done
+done
+if [ "$missed" -gt 0 ]; then
+  echo "$missed not found: see $work/*.log" >&2
+  exit 1
+fi
