@@ -74,8 +74,8 @@ pub struct Container {
     pub calls: BTreeMap<Endpoint, u64>,
     behaviour: BehaviourScript,
     ids: SeededIds,
-    /// It has been the predecessor's at some time.
-    nameless: bool,
+    /// How often it was the predecessor's.
+    nameless: u32,
     power: Power,
     instance_id: String,
     started_at: Timestamp,
@@ -101,7 +101,7 @@ impl Container {
             obeys_messages: false,
             calls: BTreeMap::new(),
             behaviour: Box::new(|start| Behaviour::good(&start.request.role)),
-            nameless: false,
+            nameless: 0,
             instance_id: ids.uuid(),
             ids,
             power: Power::Up,
@@ -156,7 +156,7 @@ impl Container {
     pub fn replace_by_predecessor(&mut self, now: Timestamp, refuses: bool) {
         self.features.clear();
         self.refuses_live_agents = refuses;
-        self.nameless = true;
+        self.nameless += 1;
         self.restart(now);
     }
     /// Another process takes over, and it is one of ours.
@@ -196,7 +196,7 @@ impl Container {
     /// True if every voice so far has named its dispatch: it never was the predecessor's.
     #[must_use]
     pub const fn always_named_dispatches(&self) -> bool {
-        !self.nameless
+        self.nameless == 0
     }
     /// True if it says that it is going away.
     #[must_use]

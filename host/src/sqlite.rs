@@ -35,6 +35,9 @@ pub enum SqlFault {
     Broken,
 }
 
+/// A statement's text and the table that it writes, if it does.
+type Text = (&'static str, Option<String>);
+
 /// One town's database.
 pub struct Sqlite {
     conn: Connection,
@@ -42,8 +45,8 @@ pub struct Sqlite {
     trusted: Arc<AtomicBool>,
     depth: Cell<u32>,
     usage: Cell<Usage>,
-    /// Every statement text seen, by address: the texts are static. With each the table that it writes, if it does.
-    texts: RefCell<HashMap<(usize, usize), (&'static str, Option<String>)>>,
+    /// Every statement text seen, by address: the texts are static.
+    texts: RefCell<HashMap<(usize, usize), Text>>,
     /// How often each table was written; under the empty name, how often by a script.
     versions: RefCell<HashMap<String, u64>>,
     fault: Cell<Option<(u64, SqlFault)>>,

@@ -12,6 +12,8 @@ use std::fmt::Write as _;
 pub struct Post {
     /// When.
     pub at: Timestamp,
+    /// When it was sent.
+    pub sent: Timestamp,
     /// Where to.
     pub url: String,
     /// The raw body, which the signature covers.
@@ -70,6 +72,7 @@ mod tests {
     fn post(signature: Option<&str>) -> Post {
         Post {
             at: Timestamp(0),
+            sent: Timestamp(0),
             url: "https://example.com/hook".to_owned(),
             raw: "what do ya want for nothing?".to_owned(),
             signature: signature.map(str::to_owned),

@@ -99,6 +99,19 @@ pub type VoiceFilter = Box<dyn FnMut(&Voice) -> Fate>;
 /// Decides about every alarm that is due while nothing is in the air.
 pub type RingFilter = Box<dyn FnMut() -> Ring>;
 
+/// What goes wrong with the alarm.
+#[derive(Default)]
+struct Bell {
+    /// Decides, if anything does.
+    rings: Option<RingFilter>,
+    /// The alarm that is due rings only then.
+    late_until: Option<Timestamp>,
+    /// It rings once more.
+    again: bool,
+    /// It was dropped, or set by guess after an error.
+    astray: bool,
+}
+
 /// One town, its clock, its container, its webhook receiver, and what happened so far.
 pub struct World {
     /// The town's database.
@@ -140,6 +153,8 @@ pub struct World {
     pub counts: Counts,
     /// How far the object's clock has stepped back in all.
     pub stepped_back: Millis,
+    /// When leases may last have ended behind the town's back: it died, froze, failed, or its clock stepped.
+    pub jolted_at: Option<Timestamp>,
     /// What was in the air when the object died, and how far it was: (effect, how far) → how often.
     pub interrupted: BTreeMap<(&'static str, &'static str), u64>,
     waiting: VecDeque<Job>,
@@ -149,12 +164,7 @@ pub struct World {
     /// Voices on their way, by arrival.
     voices: BTreeMap<(Timestamp, u64), Voice>,
     pub(crate) wake: Option<Timestamp>,
-    /// The alarm that is due rings only then.
-    late_until: Option<Timestamp>,
-    /// It rings once more.
-    again: bool,
-    /// It was dropped, or set by guess after an error.
-    astray: bool,
+    bell: Bell,
     /// How far the object's clock is ahead of ours.
     skew: Millis,
     /// The core knows that the object was made anew.
@@ -162,7 +172,6 @@ pub struct World {
     next_id: u64,
     sentinel: Option<Sentinel>,
     filter: Option<VoiceFilter>,
-    rings: Option<RingFilter>,
     pub(crate) watchdog: Watchdog,
 }
 
@@ -223,21 +232,19 @@ impl World {
             errors: Vec::new(),
             counts: Counts::default(),
             stepped_back: 0,
+            jolted_at: None,
             interrupted: BTreeMap::new(),
             waiting: VecDeque::new(),
             air: Vec::new(),
             orphans: Vec::new(),
             voices: BTreeMap::new(),
             wake: None,
-            late_until: None,
-            again: false,
-            astray: false,
+            bell: Bell::default(),
             skew: 0,
             resumed: false,
             next_id: 0,
             sentinel: None,
             filter: None,
-            rings: None,
             watchdog: Watchdog::default(),
         };
         world.awake();
@@ -281,6 +288,7 @@ impl World {
         let out = body(self, &self.ctx());
         if let Some(before) = before.filter(|_| !self.sql.fault_is_armed()) {
             self.counts.failed_verbs += 1;
+            self.jolted_at = Some(self.now());
             assert!(matches!(out, Err(TownError::Storage(_))), "{name}: a statement failed, and nobody was told");
             assert!(self.sql.dump() == before, "{name}: a statement failed, and rows have changed all the same");
         }
@@ -299,19 +307,24 @@ impl World {
     }
     /// Asks `filter` what becomes of every alarm that is due while nothing is in the air.
     pub fn filter_alarms(&mut self, filter: impl FnMut() -> Ring + 'static) {
-        self.rings = Some(Box::new(filter));
+        self.bell.rings = Some(Box::new(filter));
     }
     /// Alarms ring again as they should; one that was dropped stays so until a request comes.
     pub fn unfilter_alarms(&mut self) {
-        self.rings = None;
+        self.bell.rings = None;
     }
     /// The alarm rings though nobody armed it for now.
     pub fn ring(&mut self) {
-        self.again = true;
+        self.bell.again = true;
+    }
+    /// Nothing runs for so long; then everything that was due is late.
+    pub fn freeze(&mut self, ms: Millis) {
+        self.jolted_at = Some(self.clock.advance(ms));
     }
     /// The object's clock steps by so much, backwards too. Everybody else's goes on.
     pub fn step_clock(&mut self, ms: Millis) {
         self.skew += ms;
+        self.jolted_at = Some(self.now());
         self.stepped_back += (-ms).max(0);
         let now = self.now();
         self.watchdog.note(now, || format!("the object's clock steps by {ms} ms"));
@@ -335,16 +348,16 @@ impl World {
     }
     /// When the alarm rings, by our clock.
     fn rings_at(&self) -> Option<Timestamp> {
-        if self.again {
+        if self.bell.again {
             return Some(self.now());
         }
         let wake = self.wake.map(|at| at.plus(-self.skew))?;
-        Some(self.late_until.map_or(wake, |late| late.max(wake)))
+        Some(self.bell.late_until.map_or(wake, |late| late.max(wake)))
     }
     /// True if the alarm is as `next_wake` wants it: it was not dropped, nor set by guess after an error.
     #[must_use]
     pub const fn alarm_is_sound(&self) -> bool {
-        !self.astray
+        !self.bell.astray
     }
     /// Lets `ms` pass.
     pub fn run_for(&mut self, ms: Millis) {
@@ -404,8 +417,8 @@ impl World {
         if self.can_launch() {
             self.launch();
         } else if let Some(at) = self.orphans.iter().position(|f| f.at() <= now) {
-            if let Flight::Out { call, .. } = self.orphans.swap_remove(at) {
-                let _ = self.arrive(&call);
+            if let Flight::Out { call, gives_up, .. } = self.orphans.swap_remove(at) {
+                let _ = self.arrive(&call, gives_up);
             }
         } else if let Some(at) = self.next_job(now) {
             self.move_job(at);
@@ -441,8 +454,9 @@ impl World {
         self.note_interrupted();
         self.air.clear();
         self.waiting.clear();
-        (self.again, self.late_until) = (false, None);
+        (self.bell.again, self.bell.late_until) = (false, None);
         self.counts.crashes += 1;
+        self.jolted_at = Some(self.now());
         self.sql.heal();
         let now = self.now();
         self.watchdog.something();
@@ -462,20 +476,20 @@ impl World {
 
     /// An alarm is due.
     fn rung(&mut self) {
-        let (idle, first) = (self.air.is_empty() && self.waiting.is_empty(), self.late_until.is_none());
-        if std::mem::take(&mut self.again) || !idle || !first {
-            self.late_until = None;
+        let (idle, first) = (self.air.is_empty() && self.waiting.is_empty(), self.bell.late_until.is_none());
+        if std::mem::take(&mut self.bell.again) || !idle || !first {
+            self.bell.late_until = None;
             return self.tick();
         }
-        match self.rings.as_mut().map_or(Ring::Once, |filter| filter()) {
+        match self.bell.rings.as_mut().map_or(Ring::Once, |filter| filter()) {
             Ring::Once => self.tick(),
             Ring::Twice => {
                 self.tick();
-                self.again = true;
+                self.bell.again = true;
             }
-            Ring::Late(ms) => self.late_until = Some(self.now().plus(ms)),
+            Ring::Late(ms) => self.bell.late_until = Some(self.now().plus(ms)),
             Ring::Dropped => {
-                (self.wake, self.astray) = (None, true);
+                (self.wake, self.bell.astray) = (None, true);
                 let now = self.now();
                 self.watchdog.note(now, || "the alarm is dropped".to_owned());
             }
@@ -510,7 +524,7 @@ impl World {
             Err(e) => {
                 self.failed("tick", e);
                 self.arm(Some(self.town_now().plus(DEAD_MAN)));
-                self.astray = true;
+                self.bell.astray = true;
             }
         }
     }
@@ -520,12 +534,12 @@ impl World {
         match self.verb("next_wake", |w, ctx| Town::new(&w.sql).next_wake(ctx)) {
             Ok(wake) => {
                 self.arm(wake.map(|at| at.max(earliest)));
-                self.astray = false;
+                self.bell.astray = false;
             }
             Err(e) => {
                 self.failed("next_wake", e);
                 self.arm(Some(self.town_now().plus(DEAD_MAN)));
-                self.astray = true;
+                self.bell.astray = true;
             }
         }
     }
@@ -534,9 +548,9 @@ impl World {
     /// missing or stuck in the past. `quiet`: no deadline has moved.
     fn see_to_alarm(&mut self, quiet: bool) {
         let now = self.town_now();
-        let stuck = self.late_until.is_some() && self.wake.is_some_and(|at| now.since(at) > ALARM_GRACE);
+        let stuck = self.bell.late_until.is_some() && self.wake.is_some_and(|at| now.since(at) > ALARM_GRACE);
         if stuck {
-            self.late_until = None;
+            self.bell.late_until = None;
         }
         if !quiet || stuck || self.wake.is_none() {
             self.rearm(now);
@@ -631,7 +645,7 @@ impl World {
         if let Some(flight) = self.air[at].flights.iter().position(due) {
             let Flight::Out { call, gives_up, .. } = &self.air[at].flights[flight] else { return };
             let (call, gives_up) = (call.clone(), *gives_up);
-            let answer = self.arrive(&call);
+            let answer = self.arrive(&call, gives_up);
             self.air[at].flights[flight] = Flight::back(answer, now, call.timeout, gives_up);
             return;
         }
@@ -690,13 +704,14 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, call: &Call) -> SimAnswer {
+    fn arrive(&mut self, call: &Call, gives_up: Timestamp) -> SimAnswer {
         let now = self.now();
         match &call.target {
             Target::Container => self.container.call(now, call.method, &call.path, &call.body),
             Target::Webhook { url, signature } => {
                 let (url, signature) = (url.clone(), signature.clone());
-                self.webhook.receive(Post { at: now, url, raw: call.body.clone(), signature })
+                let sent = gives_up.plus(-call.timeout);
+                self.webhook.receive(Post { at: now, sent, url, raw: call.body.clone(), signature })
             }
         }
     }

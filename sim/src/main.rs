@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     let mut report = Report::default();
     let mut told = begun;
     for seed in seed..seed.saturating_add(runs) {
-        if told.elapsed() > Duration::from_secs(60) {
+        if told.elapsed() > Duration::from_mins(1) {
             told = Instant::now();
             let (days, steps) = (report.lived / (24 * HOUR), report.steps);
             eprintln!("{} runs, {days} town-days, {steps} steps so far; seed {seed}", report.runs);

@@ -239,9 +239,7 @@ impl<'a> Run<'a> {
                     })
                 });
             }
-            Deed::Stall(ms) => {
-                self.play.world.clock.advance(*ms);
-            }
+            Deed::Stall(ms) => self.play.world.freeze(*ms),
             Deed::CrashInFlight { steps, losing } => {
                 let end = self.play.world.now().plus(HOUR);
                 while self.play.world.in_the_air() == 0 && self.step(end) {}

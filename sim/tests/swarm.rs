@@ -1,5 +1,7 @@
 //! A bounded swarm, the same in every run: each seed draws its own faults and people. `make sim-long` goes on from there.
 
+#![allow(clippy::panic, reason = "test code: a broken promise must stop the test")]
+
 use gastown::town::time::HOUR;
 use gastown_sim::{Deed, Report, Timed, draw, flood, play, shrink};
 use std::time::{Duration, Instant};
@@ -16,8 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(28);
 fn broken_once() -> impl Iterator<Item = (u64, i64)> {
     let lines = BROKEN_ONCE.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
     lines.map(|line| {
-        let (seed, hours) = line.split_once(' ').expect("a seed and hours");
-        (seed.parse().expect("a seed"), hours.trim().parse().expect("hours"))
+        let read =
+            line.split_once(' ').and_then(|(seed, hours)| Some((seed.parse().ok()?, hours.trim().parse().ok()?)));
+        read.unwrap_or_else(|| panic!("seeds.txt: `{line}` is not a seed and hours"))
     })
 }
 

@@ -294,8 +294,12 @@ impl Play {
         // Words that do not come from its process may prove an attempt all the same.
         let whom = match (actor, &command) {
             (Actor::Container { agent_id: Some(agent), dispatch_id: None }, _) => Some(agent.0.clone()),
-            (_, Command::CompleteReview { entry_id: bead, .. } | Command::CloseBead { bead_id: bead, .. })
-            | (_, Command::SetBeadStatus { bead_id: bead, .. }) => Some(bead.0.clone()),
+            (
+                _,
+                Command::CompleteReview { entry_id: bead, .. }
+                | Command::CloseBead { bead_id: bead, .. }
+                | Command::SetBeadStatus { bead_id: bead, .. },
+            ) => Some(bead.0.clone()),
             _ => None,
         };
         if let Some(whom) = whom {
