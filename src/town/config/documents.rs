@@ -204,16 +204,17 @@ pub(super) fn is_http_url(text: &str) -> bool {
 pub(super) fn check_env(path: &str, vars: &Map<String, Json>, current: &Json) -> Result<Json, TownError> {
     let mut out = Map::new();
     for (key, value) in vars {
+        // A name may be as long as a body and hold anything: told briefly, and with what cannot be printed escaped.
         let shown = text::cut(key, 100);
         let first_is_fine = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !first_is_fine || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            let message = format!("Invalid env var key \"{shown}\": must be alphanumeric with underscores");
+            let message = format!("Invalid env var key {shown:?}: must be alphanumeric with underscores");
             return Err(TownError::Malformed(message));
         }
         if key.starts_with("GASTOWN_") {
-            return Err(TownError::Malformed(format!("Env var key \"{shown}\" uses reserved GASTOWN_ prefix")));
+            return Err(TownError::Malformed(format!("Env var key {shown:?} uses reserved GASTOWN_ prefix")));
         }
-        let path = format!("{path}.{key}");
+        let path = format!("{path}.{shown}");
         let Some(text) = value.as_str().filter(|text| !text.contains('\0')) else {
             return Err(TownError::invalid(path.clone(), format!("{path} must be a text without NUL")));
         };

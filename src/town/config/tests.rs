@@ -226,6 +226,17 @@ fn the_text_about_pull_requests_says_until_when() {
 }
 
 #[test]
+fn a_poisoned_name_of_a_variable_is_told_briefly_and_without_control_characters() {
+    let long = "token".repeat(12_000);
+    for (name, value) in [(long.as_str(), json!(1)), (long.as_str(), json!("****")), ("a\0\u{1b}[31m", json!("x"))] {
+        let said = format!("{:?}", Config::defaults().patched(&json!({ "env_vars": { name: value } })).unwrap_err());
+        assert!(said.len() < 500, "{} bytes", said.len());
+        let text = Config::defaults().patched(&json!({ "env_vars": { name: value } })).unwrap_err().to_string();
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
+}
+
+#[test]
 fn names_of_environment_variables_are_checked_in_the_predecessors_words() {
     for key in ["1A", "A-B", "", "Ä"] {
         let message = format!("Invalid env var key \"{key}\": must be alphanumeric with underscores");
