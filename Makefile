@@ -155,7 +155,7 @@ bench-throughput: build ## what one object serves a second on this machine, in w
 	@node bench/throughput.mjs
 
 .PHONY: soak-load
-soak-load: build programs ## ten thousand slings at once against one object (SLINGS=10000; some minutes)
+soak-load: build programs ## ten thousand slings against one object, two thousand at once (SLINGS=10000; some minutes)
 	@OVERLOAD_SLINGS=$(or $(call said,SLINGS),10000) GASTOWN_TEST_ALL=1 node --test --test-reporter=spec tests/worker/overload.test.mjs
 
 ##@ Ship

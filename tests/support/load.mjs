@@ -4,7 +4,7 @@ import { Agent, request } from "node:http";
 import { readFileSync } from "node:fs";
 
 /** How many connections are open at once at most; more requests than that wait in this process, not in workerd. */
-const CONNECTIONS = 2_000;
+const CONNECTIONS = 2_500;
 
 /** A client of one worker; `stop` closes its connections. */
 export class Client {
