@@ -141,7 +141,7 @@ fn what_others_wrote_is_read_again_before_the_next_heartbeat_counts() {
 /// The object awaits its alarm between applying a command and asking for the next deadline.
 #[test]
 fn a_heartbeat_that_comes_between_a_command_and_its_alarm_is_a_late_voice_already() {
-    let (mut w, beads) = at_work(1);
+    let (w, beads) = at_work(1);
     let said = batch(&w).remove(0);
     w.clock.set(w.now().plus(SECOND));
     let cancel = Command::CancelBead { bead_id: beads[0].clone(), reason: "not needed".to_owned() };
