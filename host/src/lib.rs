@@ -19,6 +19,7 @@
     reason = "test infrastructure: a broken promise must stop the test"
 )]
 
+mod alarm;
 mod ask;
 pub mod behaviour;
 mod calls;

@@ -10,6 +10,8 @@
 //! a crash may fall between booking and call. An alarm is never armed for the millisecond in which the town ticked
 //! (`design.md` 7); only an outcome or a command can make it tick in the same millisecond again.
 
+use crate::alarm::Bell;
+pub use crate::alarm::{Ring, RingFilter};
 use crate::behaviour::Voice;
 use crate::calls::{Call, Flight, Job, Next, Target};
 use crate::clock::Clock;
@@ -75,42 +77,10 @@ pub enum Fate {
     Late(Millis),
 }
 
-/// What becomes of an alarm that is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ring {
-    /// It rings.
-    Once,
-    /// It rings, and rings again: the runtime guarantees at least one.
-    Twice,
-    /// It rings so much later.
-    Late(Millis),
-    /// It never rings: its six retries are used up. Only a request, or a new object, repairs it.
-    Dropped,
-}
-
-/// An alarm that should have rung this long ago is repaired by the next request (the object's `ALARM_GRACE`).
-const ALARM_GRACE: Millis = 5 * SECOND;
-
 /// Looks at the world after every step.
 pub type Sentinel = Box<dyn FnMut(&World)>;
 /// Decides about every voice.
 pub type VoiceFilter = Box<dyn FnMut(&Voice) -> Fate>;
-
-/// Decides about every alarm that is due while nothing is in the air.
-pub type RingFilter = Box<dyn FnMut() -> Ring>;
-
-/// What goes wrong with the alarm.
-#[derive(Default)]
-struct Bell {
-    /// Decides, if anything does.
-    rings: Option<RingFilter>,
-    /// The alarm that is due rings only then.
-    late_until: Option<Timestamp>,
-    /// It rings once more.
-    again: bool,
-    /// It was dropped, or set by guess after an error.
-    astray: bool,
-}
 
 /// One town, its clock, its container, its webhook receiver, and what happened so far.
 pub struct World {
@@ -157,16 +127,16 @@ pub struct World {
     pub jolted_at: Option<Timestamp>,
     /// What was in the air when the object died, and how far it was: (effect, how far) → how often.
     pub interrupted: BTreeMap<(&'static str, &'static str), u64>,
-    waiting: VecDeque<Job>,
-    air: Vec<Job>,
+    pub(crate) waiting: VecDeque<Job>,
+    pub(crate) air: Vec<Job>,
     /// Requests whose sender is gone; they still arrive.
     orphans: Vec<Flight>,
     /// Voices on their way, by arrival.
     voices: BTreeMap<(Timestamp, u64), Voice>,
     pub(crate) wake: Option<Timestamp>,
-    bell: Bell,
+    pub(crate) bell: Bell,
     /// How far the object's clock is ahead of ours.
-    skew: Millis,
+    pub(crate) skew: Millis,
     /// The core knows that the object was made anew.
     resumed: bool,
     next_id: u64,
@@ -305,30 +275,6 @@ impl World {
     pub fn filter_voices(&mut self, filter: impl FnMut(&Voice) -> Fate + 'static) {
         self.filter = Some(Box::new(filter));
     }
-    /// Asks `filter` what becomes of every alarm that is due while nothing is in the air.
-    pub fn filter_alarms(&mut self, filter: impl FnMut() -> Ring + 'static) {
-        self.bell.rings = Some(Box::new(filter));
-    }
-    /// Alarms ring again as they should; one that was dropped stays so until a request comes.
-    pub fn unfilter_alarms(&mut self) {
-        self.bell.rings = None;
-    }
-    /// The alarm rings though nobody armed it for now.
-    pub fn ring(&mut self) {
-        self.bell.again = true;
-    }
-    /// Nothing runs for so long; then everything that was due is late.
-    pub fn freeze(&mut self, ms: Millis) {
-        self.jolted_at = Some(self.clock.advance(ms));
-    }
-    /// The object's clock steps by so much, backwards too. Everybody else's goes on.
-    pub fn step_clock(&mut self, ms: Millis) {
-        self.skew += ms;
-        self.jolted_at = Some(self.now());
-        self.stepped_back += (-ms).max(0);
-        let now = self.now();
-        self.watchdog.note(now, || format!("the object's clock steps by {ms} ms"));
-    }
     /// Everything that agents say arrives again.
     pub fn unfilter_voices(&mut self) {
         self.filter = None;
@@ -340,24 +286,6 @@ impl World {
     #[must_use]
     pub const fn now(&self) -> Timestamp {
         self.clock.now()
-    }
-    /// What the object's clock shows.
-    #[must_use]
-    pub const fn town_now(&self) -> Timestamp {
-        self.clock.now().plus(self.skew)
-    }
-    /// When the alarm rings, by our clock.
-    fn rings_at(&self) -> Option<Timestamp> {
-        if self.bell.again {
-            return Some(self.now());
-        }
-        let wake = self.wake.map(|at| at.plus(-self.skew))?;
-        Some(self.bell.late_until.map_or(wake, |late| late.max(wake)))
-    }
-    /// True if the alarm is as `next_wake` wants it: it was not dropped, nor set by guess after an error.
-    #[must_use]
-    pub const fn alarm_is_sound(&self) -> bool {
-        !self.bell.astray
     }
     /// Lets `ms` pass.
     pub fn run_for(&mut self, ms: Millis) {
@@ -474,29 +402,7 @@ impl World {
 
     // ── the object's loop ────────────────────────────────────────────────────────────────────────────────────────
 
-    /// An alarm is due.
-    fn rung(&mut self) {
-        let (idle, first) = (self.air.is_empty() && self.waiting.is_empty(), self.bell.late_until.is_none());
-        if std::mem::take(&mut self.bell.again) || !idle || !first {
-            self.bell.late_until = None;
-            return self.tick();
-        }
-        match self.bell.rings.as_mut().map_or(Ring::Once, |filter| filter()) {
-            Ring::Once => self.tick(),
-            Ring::Twice => {
-                self.tick();
-                self.bell.again = true;
-            }
-            Ring::Late(ms) => self.bell.late_until = Some(self.now().plus(ms)),
-            Ring::Dropped => {
-                (self.wake, self.bell.astray) = (None, true);
-                let now = self.now();
-                self.watchdog.note(now, || "the alarm is dropped".to_owned());
-            }
-        }
-    }
-
-    fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         let now = self.now();
         self.watchdog.tick(now);
         if let Err(e) = self.resume() {
@@ -530,7 +436,7 @@ impl World {
     }
 
     /// Asks for the deadline; it is never armed before `earliest`.
-    fn rearm(&mut self, earliest: Timestamp) {
+    pub(crate) fn rearm(&mut self, earliest: Timestamp) {
         match self.verb("next_wake", |w, ctx| Town::new(&w.sql).next_wake(ctx)) {
             Ok(wake) => {
                 self.arm(wake.map(|at| at.max(earliest)));
@@ -541,19 +447,6 @@ impl World {
                 self.arm(Some(self.town_now().plus(DEAD_MAN)));
                 self.bell.astray = true;
             }
-        }
-    }
-
-    /// After a command, or its refusal: the alarm is asked for anew if a deadline may have moved earlier, or if it is
-    /// missing or stuck in the past. `quiet`: no deadline has moved.
-    fn see_to_alarm(&mut self, quiet: bool) {
-        let now = self.town_now();
-        let stuck = self.bell.late_until.is_some() && self.wake.is_some_and(|at| now.since(at) > ALARM_GRACE);
-        if stuck {
-            self.bell.late_until = None;
-        }
-        if !quiet || stuck || self.wake.is_none() {
-            self.rearm(now);
         }
     }
 

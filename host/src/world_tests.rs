@@ -6,7 +6,7 @@ use crate::behaviour::{Behaviour, Says};
 use crate::clock::START;
 use crate::fault::{Endpoint, Fault};
 use gastown::town::effect::{Health, Observe, PostWebhook, StartAgent, StartRequest, StopAgent};
-use gastown::town::time::{DAY, MINUTE};
+use gastown::town::time::{DAY, HOUR, MINUTE};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -290,4 +290,76 @@ fn voices_are_commands_in_the_name_of_the_agent_and_its_dispatch() {
     assert_eq!(voice.actor(), actor);
     let Command::Heartbeat { agent_id, body } = voice.command() else { panic!() };
     assert_eq!((agent_id.as_str(), body.container_instance_id.as_deref()), ("a", Some("i")));
+}
+
+// ── what goes wrong with the alarm, the clock and the rows ───────────────────────────────────────────────────────────
+
+/// A town in which one agent works and says nothing: its lease is the next thing that is due.
+fn silent() -> World {
+    let (mut w, rig) = World::founded(1);
+    w.container.behave_all(Behaviour::hangs().mute());
+    w.sling(&rig, "Quiet");
+    w.run_for(SECOND);
+    assert!(w.alarm().is_some() && w.in_the_air() == 0, "{}", w.journal());
+    w
+}
+
+#[test]
+fn an_alarm_that_was_dropped_stays_away_until_a_request_repairs_it() {
+    let mut w = silent();
+    w.filter_alarms(|| Ring::Dropped);
+    w.run_for(DAY);
+    assert_eq!((w.alarm(), w.alarm_is_sound(), w.container.calls.get(&Endpoint::Health)), (None, false, None));
+    w.unfilter_alarms();
+    w.must(Command::GetDispatch);
+    assert!(w.alarm().is_some() && w.alarm_is_sound());
+    w.run_for(SECOND);
+    assert_eq!(w.container.calls.get(&Endpoint::Health), Some(&1), "{}", w.journal());
+}
+
+#[test]
+fn an_alarm_that_rings_twice_looks_once() {
+    let mut w = silent();
+    w.filter_alarms(|| Ring::Twice);
+    let ticks = w.counts.ticks;
+    w.run_while_not(10 * MINUTE, |w| w.container.calls.contains_key(&Endpoint::Health));
+    assert_eq!((w.counts.ticks - ticks, w.container.calls.get(&Endpoint::Health)), (2, Some(&1)), "{}", w.journal());
+}
+
+#[test]
+fn a_late_alarm_is_repaired_by_the_next_request_once_it_is_stuck() {
+    let mut w = silent();
+    let due = w.alarm().unwrap();
+    w.filter_alarms(|| Ring::Late(HOUR));
+    w.run_until(due.plus(4 * SECOND));
+    w.must(Command::GetDispatch);
+    w.run_for(SECOND);
+    assert_eq!(w.container.calls.get(&Endpoint::Health), None, "it may still ring");
+    w.run_until(due.plus(6 * SECOND));
+    w.unfilter_alarms();
+    w.must(Command::GetDispatch);
+    w.run_for(SECOND);
+    assert_eq!(w.container.calls.get(&Endpoint::Health), Some(&1), "{}", w.journal());
+}
+
+#[test]
+fn the_object_s_clock_steps_and_everybody_else_s_does_not() {
+    let mut w = silent();
+    let due = w.alarm().unwrap();
+    w.step_clock(-MINUTE);
+    assert_eq!((w.town_now(), w.stepped_back), (w.now().plus(-MINUTE), MINUTE));
+    w.run_until(due.plus(MINUTE - 1));
+    assert_eq!(w.container.calls.get(&Endpoint::Health), None, "by its own clock it is not due");
+    w.run_for(SECOND);
+    assert_eq!(w.container.calls.get(&Endpoint::Health), Some(&1), "{}", w.journal());
+}
+
+#[test]
+fn a_verb_in_which_a_statement_fails_says_so_and_is_tried_again() {
+    let mut w = silent();
+    w.tolerate_errors = true;
+    w.sql.fail_statement(5, crate::sqlite::SqlFault::Once);
+    w.run_while_not(HOUR, |w| w.container.calls.contains_key(&Endpoint::Health));
+    assert_eq!((w.counts.failed_verbs, w.errors.len()), (1, 1), "{}", w.journal());
+    assert_eq!(w.container.calls.get(&Endpoint::Health), Some(&1), "{}", w.journal());
 }

@@ -18,14 +18,17 @@
     reason = "test code: a broken promise must stop the test"
 )]
 
+mod answers;
+mod facts;
 mod gate;
 pub mod rows;
 
-use gastown::town::id::BeadId;
+use answers::{answers, waking};
+use facts::{bonds, breakers, edges, notifications, reasons, statuses};
 use gastown::town::sql::Sql as _;
 use gastown::town::time::Timestamp;
 use gastown_host::world::World;
-use rows::{Attempt, Bead, Breaker, Changed, Reader, Rows};
+use rows::{Attempt, Breaker, Changed, Reader, Rows};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// `design.md` 5.3: code → (class, charged, the kind of scope it counts in).
@@ -383,121 +386,6 @@ impl Oracle {
     }
 }
 
-/// 9: one notification per key, and one of a kind per episode; *closed* after *opened*; what was delivered is not posted
-/// again.
-fn notifications(rows: &Rows, w: &World, broken: &mut Vec<String>) {
-    let keys: BTreeSet<&str> = rows.notices.iter().map(|n| n.key.as_str()).collect();
-    if keys.len() != rows.notices.len() {
-        broken.push("9: two notifications have one key".to_owned());
-    }
-    let mut told = BTreeSet::new();
-    for n in rows.notices.iter().filter(|n| n.kind.starts_with("breaker.")) {
-        let (scope, generation) = (n.scope.as_deref().unwrap_or_default(), n.facts["generation"].as_i64());
-        if !told.insert((n.kind.as_str(), scope, generation)) {
-            broken.push(format!("9: {} of {scope} was told twice in episode {generation:?}", n.kind));
-        }
-    }
-    let mut failed: Vec<i64> = rows.notices.iter().filter(|n| n.kind == "bead.failed").map(|n| n.created_at).collect();
-    failed.sort_unstable();
-    if failed.windows(2).any(|pair| pair[1] - pair[0] + rows.slop < rows.setting("/notify/rollup_ms")) {
-        broken.push("9: failed beads were told of twice within one roll-up".to_owned());
-    }
-    for n in rows.notices.iter().filter(|n| n.kind == "breaker.closed") {
-        let opened = n.key.replace(":closed", ":opened");
-        if !keys.contains(opened.as_str()) {
-            broken.push(format!("9: {} without {opened}", n.key));
-        }
-    }
-    // Times of the receiver and of the town are one clock only while that has never stepped.
-    if w.town_now() == w.now() && rows.slop == 0 {
-        for post in w.webhook.posts.iter().rev().take(20) {
-            let delivered = rows
-                .deliveries
-                .iter()
-                .filter(|d| d.channel == "webhook" && Some(d.notice.as_str()) == post.body()["id"].as_str())
-                .find_map(|d| d.delivered_at);
-            if delivered.is_some_and(|t| t + 1_000 < post.sent.0) {
-                broken.push(format!("9: posted again after it was delivered: {}", post.raw));
-            }
-        }
-    }
-}
-
-/// 1: one live attempt per bead and per agent; hook, assignee and attempt agree.
-fn bonds(rows: &Rows, broken: &mut Vec<String>) {
-    let (mut beads, mut agents) = (BTreeSet::new(), BTreeSet::new());
-    for a in rows.live() {
-        if !agents.insert(&a.agent) || a.bead.as_ref().is_some_and(|b| !beads.insert(b)) {
-            broken.push(format!("1: attempt {} is not the only live one", a.id));
-        }
-        let Some(id) = &a.bead else { continue };
-        let bead = rows.beads.get(id);
-        if bead.is_none_or(|b| b.assignee.as_ref() != Some(&a.agent) || b.status != "in_progress") {
-            broken.push(format!("1: attempt {} is live, but bead {id} does not say so", a.id));
-        }
-        let agent = rows.agents.get(&a.agent);
-        if agent.is_none_or(|x| x.hook.as_ref() != Some(id) || x.status != "working") {
-            broken.push(format!("1: attempt {} is live, but agent {} does not say so", a.id, a.agent));
-        }
-    }
-    for agent in rows.agents.values() {
-        if let Some(hook) = &agent.hook
-            && rows.beads.get(hook).is_none_or(|b| b.assignee.as_ref() != Some(&agent.id))
-        {
-            broken.push(format!("1: agent {} is hooked to bead {hook}, which is not assigned to it", agent.id));
-        }
-        if agent.role != "mayor" && (agent.status == "working") != agents.contains(&agent.id) {
-            broken.push(format!("1: agent {} is {}, against its attempts", agent.id, agent.status));
-        }
-    }
-    for bead in rows.beads.values() {
-        if let Some(agent) = &bead.assignee
-            && rows.agents.get(agent).is_none_or(|a| a.hook.as_ref() != Some(&bead.id))
-        {
-            broken.push(format!("1: bead {} ({}) is assigned to {agent}, which is not hooked", bead.id, bead.status));
-        }
-    }
-}
-
-/// 2 and 11: what a status promises.
-fn statuses(rows: &Rows, broken: &mut Vec<String>) {
-    let mut reviewing: BTreeMap<&str, u32> = BTreeMap::new();
-    let prs: HashSet<&str> = rows.requests.iter().filter(|m| m.pr.is_some()).map(|m| m.mr.as_str()).collect();
-    let at_work: HashSet<&str> = rows.live().filter_map(|a| a.bead.as_deref()).collect();
-    let mut reviews: HashMap<&str, Vec<&str>> = HashMap::new();
-    for m in &rows.requests {
-        reviews.entry(&m.source).or_default().push(&m.mr);
-    }
-    for bead in rows.beads.values() {
-        let (pr, live) = (prs.contains(bead.id.as_str()), at_work.contains(bead.id.as_str()));
-        match bead.status.as_str() {
-            "in_progress" if !live && !pr => broken.push(format!("2: bead {} is in progress by nobody", bead.id)),
-            "in_review" => {
-                let reviewed = reviews.get(bead.id.as_str()).into_iter().flatten().any(|mr| {
-                    rows.beads.get(*mr).is_some_and(|mr| match mr.status.as_str() {
-                        "open" | "in_progress" => true,
-                        "failed" => mr.failure_reason.as_ref().is_some_and(|f| f["source"] == "dispatch"),
-                        _ => false,
-                    })
-                });
-                if !reviewed {
-                    broken.push(format!("2: bead {} is in review by nobody", bead.id));
-                }
-            }
-            _ => {}
-        }
-        if bead.kind == "merge_request" && bead.status == "in_progress" && !pr {
-            *reviewing.entry(bead.rig.as_deref().unwrap_or_default()).or_default() += 1;
-        }
-        if bead.held != bead.labels.iter().any(|l| l == "gt:held") {
-            broken.push(format!("13: bead {}: the label gt:held and the column disagree", bead.id));
-        }
-    }
-    for (rig, n) in reviewing.into_iter().filter(|(_, n)| *n > 1) {
-        broken.push(format!("11: {n} merge requests are in progress in rig {rig}"));
-    }
-}
-
 /// 4: an infra failure leaves the bead's charge, unless another bead was proven since this bead's previous failure; any
 /// other class is charged as the table says.
 fn blame(oracle: &Oracle, rows: &Rows, changed: &Changed, broken: &mut Vec<String>) {
@@ -548,41 +436,6 @@ fn blame(oracle: &Oracle, rows: &Rows, changed: &Changed, broken: &mut Vec<Strin
         let (surely, perhaps) = last.map_or((false, false), |t| (proof(t, true), proof(t, false)));
         if (surely && !a.charged) || (!perhaps && a.charged) {
             broken.push(format!("4: {code} of attempt {} charged {}; blame says {surely}", a.id, a.charged));
-        }
-    }
-}
-
-/// 5, 6: what an open breaker may and must have.
-fn breakers(rows: &Rows, broken: &mut Vec<String>) {
-    for b in rows.breakers.values() {
-        let mut wrong = |what: String| broken.push(format!("{what}: {} is {}", b.scope, b.state));
-        match b.state.as_str() {
-            "open" if b.next_probe_at.is_none() => wrong("6: no probe is scheduled".to_owned()),
-            "open" if b.trial.is_some() => wrong("5: a trial runs".to_owned()),
-            "closed" if b.trial.is_some() || b.health_until.is_some() => wrong("5: a probe runs".to_owned()),
-            "half_open" if b.health_until.is_some() => wrong("5: a health check runs".to_owned()),
-            "open" | "closed" | "half_open" => {}
-            other => wrong(format!("unknown state {other}")),
-        }
-        if let Some(trial) = &b.trial {
-            match rows.live().find(|a| a.id == *trial) {
-                None => wrong(format!("5: its probe {trial} has ended")),
-                Some(a) => {
-                    // Its end is a deadline (10), and one look asks at a time: it is settled as soon as it can be.
-                    if a.lease_until.is_none() {
-                        wrong(format!("5: its probe {trial} has no lease"));
-                    }
-                    if !a.probe {
-                        wrong(format!("5: its probe {trial} does not know"));
-                    }
-                }
-            }
-        }
-        if b.order.as_ref().is_some_and(|(_, until)| until.is_none()) {
-            wrong("6: an override has no expiry".to_owned());
-        }
-        if b.scope.strip_prefix("rig:").is_some_and(|r| !rows.rigs.contains_key(r)) {
-            wrong("a breaker without a rig".to_owned());
         }
     }
 }
@@ -645,159 +498,5 @@ fn trips(rows: &Rows, scope: &str, b: Option<&Breaker>) -> Trips {
         surely: len(&certain) > many || in_a_row(row_certain.clone(), false),
         perhaps: len(&possible) > many || in_a_row(row_possible, true) || moved,
         why: format!("{} failures in the window, {} in a row", certain.len(), row_certain.len()),
-    }
-}
-
-/// 8: failed ⇒ class, code and a reason that says something.
-fn reasons(rows: &Rows, changed: &Changed, broken: &mut Vec<String>) {
-    let filled = |t: &Option<String>| t.as_ref().is_some_and(|t| !t.trim().is_empty());
-    for a in changed.attempts.iter().map(|at| &rows.attempts[*at]) {
-        let ends = ["succeeded", "failed", "interrupted", "cancelled"].contains(&a.outcome.as_str());
-        if ends == a.live() {
-            broken.push(format!("attempt {} is {} and finished at {:?}", a.id, a.outcome, a.finished_at));
-        }
-        let named = filled(&a.class) && filled(&a.fingerprint);
-        if a.outcome == "failed" && !named {
-            broken.push(format!("8: attempt {} failed without class or fingerprint", a.id));
-        }
-        // A cancelled attempt has no class (`design.md` 5.3), but a reason like every other.
-        let said = filled(&a.code) && filled(&a.reason);
-        if ["failed", "interrupted", "cancelled"].contains(&a.outcome.as_str()) && !said {
-            broken.push(format!("8: attempt {} is {} without code or reason", a.id, a.outcome));
-        }
-    }
-    let differ = changed.beads.iter().filter_map(|id| rows.beads.get(id));
-    for bead in differ.filter(|b| b.status == "failed") {
-        let said = |key: &str| {
-            bead.failure_reason.as_ref().and_then(|f| f[key].as_str()).is_some_and(|t| !t.trim().is_empty())
-        };
-        if !said("code") || !said("message") || !said("source") {
-            broken.push(format!("8: bead {} failed without a reason: {:?}", bead.id, bead.failure_reason));
-        }
-    }
-}
-
-/// 12: `open_blockers` is a recount; no cycle in `blocks`; no edge to nowhere.
-fn edges(rows: &Rows, changed: &Changed, broken: &mut Vec<String>) {
-    for bead in rows.beads.values() {
-        let (open, failed) = rows.blockers(bead);
-        if i64::try_from(open + failed).expect("few") != bead.open_blockers {
-            broken.push(format!(
-                "12: bead {} says {} blockers, there are {open} + {failed}",
-                bead.id, bead.open_blockers
-            ));
-        }
-    }
-    if !changed.blocks && !changed.gone {
-        return;
-    }
-    for (bead, on) in &rows.blocks {
-        if !rows.beads.contains_key(bead) || !rows.beads.contains_key(on) {
-            broken.push(format!("12: an edge from {bead} to {on} leads nowhere"));
-        }
-        let mut reached: BTreeSet<&str> = BTreeSet::new();
-        let mut next = vec![on.as_str()];
-        while let Some(at) = next.pop() {
-            if at == bead {
-                broken.push(format!("12: bead {bead} waits for itself"));
-                return;
-            }
-            if reached.insert(at) {
-                next.extend(rows.blocks_of(at));
-            }
-        }
-    }
-}
-
-/// 7, 13: what the town answers, against the rows.
-fn answers(rows: &Rows, w: &World) -> Vec<String> {
-    let mut broken = Vec::new();
-    for bead in rows.beads.values() {
-        explained(rows, w, bead, &mut broken);
-    }
-    let dispatch = w.dispatch();
-    for shown in dispatch["breakers"].as_array().into_iter().flatten() {
-        let scope = shown["scope"].as_str().unwrap_or_default();
-        let b = rows.breakers.get(scope);
-        let state = b.map_or("closed", |b| b.state.as_str());
-        if shown["state"] != state || shown["effective"] != rows.effective(scope) {
-            broken.push(format!("7: {scope} is shown as {shown}"));
-        }
-        let from = b.and_then(|b| b.closed_at).unwrap_or(0).max(rows.now - rows.setting("/breaker/window_ms"));
-        let counted = rows.attempts.iter().filter(|a| a.counts_in.as_deref() == Some(scope));
-        let times: Vec<i64> = counted.filter_map(|a| a.finished_at).collect();
-        let most = rows.setting("/breaker/failures") + 1;
-        let n = |from: i64| i64::try_from(times.iter().filter(|t| **t >= from).count()).expect("few").min(most);
-        let said = shown["failures_in_window"].as_i64().unwrap_or(-1);
-        if said < n(from + 1) || said > n(from) {
-            broken.push(format!("7: {scope} shows {said} failures, a recount says {} … {}", n(from + 1), n(from)));
-        }
-    }
-    broken
-}
-
-/// 6, 10: when the town wants to be woken, and when it will be.
-fn waking(rows: &Rows, w: &World) -> Vec<String> {
-    let mut broken = Vec::new();
-    let dispatch = w.dispatch();
-    let deadlines = rows.deadlines();
-    let naive = deadlines.iter().min().cloned();
-    let time = |v: &serde_json::Value| v.as_str().and_then(Timestamp::parse).map(|t| t.0);
-    let said = time(&dispatch["next_wake"]).map(|t| t.max(rows.now));
-    if said != naive.as_ref().map(|n| n.0) {
-        let said = said.map(|t| Timestamp(t).to_string());
-        let naive = naive.as_ref().map(|(t, what)| format!("{} ({what})", Timestamp(*t)));
-        broken.push(format!("10: next_wake is {said:?}, a recount says {naive:?}"));
-    }
-    if let Some((at, what)) = naive
-        && w.alarm_is_sound()
-        && w.alarm().is_none_or(|alarm| alarm.0 > at.max(rows.now + 1))
-    {
-        let alarm = w.alarm().map(|t| t.to_string());
-        broken.push(format!("10: {what} is due at {}, the alarm is {alarm:?}", Timestamp(at)));
-    }
-    broken
-}
-
-/// 13: `explain` says what the gate does, and never nothing.
-fn explained(rows: &Rows, w: &World, bead: &Bead, broken: &mut Vec<String>) {
-    if !["issue", "merge_request"].contains(&bead.kind.as_str()) {
-        return;
-    }
-    let told = w.explain(&BeadId::from(bead.id.as_str()));
-    let verdict = match bead.status.as_str() {
-        "in_progress" => "running",
-        "in_review" => "in_review",
-        "closed" => "finished",
-        "failed" => "failed",
-        _ if rows.holds(bead).is_empty() => "ready",
-        _ => "waiting",
-    };
-    if told["verdict"] != verdict || told["summary"].as_str().is_none_or(|s| s.trim().is_empty()) {
-        broken.push(format!("13: bead {} is {verdict}, explain says {told}", bead.id));
-    }
-    if told["attempts"]["charged"] != bead.dispatch_attempts || told["attempts"]["cap"] != rows.cap(bead) {
-        broken.push(format!("13: bead {}: explain counts {}", bead.id, told["attempts"]));
-    }
-    if bead.status == "failed" && told["failure_reason"]["code"].as_str().is_none_or(str::is_empty) {
-        broken.push(format!("13: bead {} failed, and explain does not say why", bead.id));
-    }
-    if bead.status != "open" {
-        return;
-    }
-    let mut said = BTreeSet::new();
-    for hold in told["holds"].as_array().into_iter().flatten() {
-        let code = hold["code"].as_str().unwrap_or_default();
-        if hold["text"].as_str().is_none_or(str::is_empty) || hold["lifts"].as_str().is_none_or(str::is_empty) {
-            broken.push(format!("13: bead {}: a hold without words: {hold}", bead.id));
-        }
-        said.insert(match hold["ref"]["scope"].as_str() {
-            Some(scope) => format!("{code} {scope}"),
-            None => code.to_owned(),
-        });
-    }
-    let naive = rows.holds(bead);
-    if said != naive {
-        broken.push(format!("13: bead {}: explain says {said:?}, the papers say {naive:?}", bead.id));
     }
 }

@@ -1,0 +1,216 @@
+//! What must be true of the rows at any moment, whatever came before.
+
+use super::rows::{Changed, Rows};
+use gastown_host::world::World;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// 1: one live attempt per bead and per agent; hook, assignee and attempt agree.
+pub fn bonds(rows: &Rows, broken: &mut Vec<String>) {
+    let (mut beads, mut agents) = (BTreeSet::new(), BTreeSet::new());
+    for a in rows.live() {
+        if !agents.insert(&a.agent) || a.bead.as_ref().is_some_and(|b| !beads.insert(b)) {
+            broken.push(format!("1: attempt {} is not the only live one", a.id));
+        }
+        let Some(id) = &a.bead else { continue };
+        let bead = rows.beads.get(id);
+        if bead.is_none_or(|b| b.assignee.as_ref() != Some(&a.agent) || b.status != "in_progress") {
+            broken.push(format!("1: attempt {} is live, but bead {id} does not say so", a.id));
+        }
+        let agent = rows.agents.get(&a.agent);
+        if agent.is_none_or(|x| x.hook.as_ref() != Some(id) || x.status != "working") {
+            broken.push(format!("1: attempt {} is live, but agent {} does not say so", a.id, a.agent));
+        }
+    }
+    for agent in rows.agents.values() {
+        if let Some(hook) = &agent.hook
+            && rows.beads.get(hook).is_none_or(|b| b.assignee.as_ref() != Some(&agent.id))
+        {
+            broken.push(format!("1: agent {} is hooked to bead {hook}, which is not assigned to it", agent.id));
+        }
+        if agent.role != "mayor" && (agent.status == "working") != agents.contains(&agent.id) {
+            broken.push(format!("1: agent {} is {}, against its attempts", agent.id, agent.status));
+        }
+    }
+    for bead in rows.beads.values() {
+        if let Some(agent) = &bead.assignee
+            && rows.agents.get(agent).is_none_or(|a| a.hook.as_ref() != Some(&bead.id))
+        {
+            broken.push(format!("1: bead {} ({}) is assigned to {agent}, which is not hooked", bead.id, bead.status));
+        }
+    }
+}
+
+/// 2 and 11: what a status promises.
+pub fn statuses(rows: &Rows, broken: &mut Vec<String>) {
+    let mut reviewing: BTreeMap<&str, u32> = BTreeMap::new();
+    let prs: HashSet<&str> = rows.requests.iter().filter(|m| m.pr.is_some()).map(|m| m.mr.as_str()).collect();
+    let at_work: HashSet<&str> = rows.live().filter_map(|a| a.bead.as_deref()).collect();
+    let mut reviews: HashMap<&str, Vec<&str>> = HashMap::new();
+    for m in &rows.requests {
+        reviews.entry(&m.source).or_default().push(&m.mr);
+    }
+    for bead in rows.beads.values() {
+        let (pr, live) = (prs.contains(bead.id.as_str()), at_work.contains(bead.id.as_str()));
+        match bead.status.as_str() {
+            "in_progress" if !live && !pr => broken.push(format!("2: bead {} is in progress by nobody", bead.id)),
+            "in_review" => {
+                let reviewed = reviews.get(bead.id.as_str()).into_iter().flatten().any(|mr| {
+                    rows.beads.get(*mr).is_some_and(|mr| match mr.status.as_str() {
+                        "open" | "in_progress" => true,
+                        "failed" => mr.failure_reason.as_ref().is_some_and(|f| f["source"] == "dispatch"),
+                        _ => false,
+                    })
+                });
+                if !reviewed {
+                    broken.push(format!("2: bead {} is in review by nobody", bead.id));
+                }
+            }
+            _ => {}
+        }
+        if bead.kind == "merge_request" && bead.status == "in_progress" && !pr {
+            *reviewing.entry(bead.rig.as_deref().unwrap_or_default()).or_default() += 1;
+        }
+        if bead.held != bead.labels.iter().any(|l| l == "gt:held") {
+            broken.push(format!("13: bead {}: the label gt:held and the column disagree", bead.id));
+        }
+    }
+    for (rig, n) in reviewing.into_iter().filter(|(_, n)| *n > 1) {
+        broken.push(format!("11: {n} merge requests are in progress in rig {rig}"));
+    }
+}
+
+/// 5, 6: what an open breaker may and must have.
+pub fn breakers(rows: &Rows, broken: &mut Vec<String>) {
+    for b in rows.breakers.values() {
+        let mut wrong = |what: String| broken.push(format!("{what}: {} is {}", b.scope, b.state));
+        match b.state.as_str() {
+            "open" if b.next_probe_at.is_none() => wrong("6: no probe is scheduled".to_owned()),
+            "open" if b.trial.is_some() => wrong("5: a trial runs".to_owned()),
+            "closed" if b.trial.is_some() || b.health_until.is_some() => wrong("5: a probe runs".to_owned()),
+            "half_open" if b.health_until.is_some() => wrong("5: a health check runs".to_owned()),
+            "open" | "closed" | "half_open" => {}
+            other => wrong(format!("unknown state {other}")),
+        }
+        if let Some(trial) = &b.trial {
+            match rows.live().find(|a| a.id == *trial) {
+                None => wrong(format!("5: its probe {trial} has ended")),
+                Some(a) => {
+                    // Its end is a deadline (10), and one look asks at a time: it is settled as soon as it can be.
+                    if a.lease_until.is_none() {
+                        wrong(format!("5: its probe {trial} has no lease"));
+                    }
+                    if !a.probe {
+                        wrong(format!("5: its probe {trial} does not know"));
+                    }
+                }
+            }
+        }
+        if b.order.as_ref().is_some_and(|(_, until)| until.is_none()) {
+            wrong("6: an override has no expiry".to_owned());
+        }
+        if b.scope.strip_prefix("rig:").is_some_and(|r| !rows.rigs.contains_key(r)) {
+            wrong("a breaker without a rig".to_owned());
+        }
+    }
+}
+
+/// 8: failed ⇒ class, code and a reason that says something.
+pub fn reasons(rows: &Rows, changed: &Changed, broken: &mut Vec<String>) {
+    let filled = |t: &Option<String>| t.as_ref().is_some_and(|t| !t.trim().is_empty());
+    for a in changed.attempts.iter().map(|at| &rows.attempts[*at]) {
+        let ends = ["succeeded", "failed", "interrupted", "cancelled"].contains(&a.outcome.as_str());
+        if ends == a.live() {
+            broken.push(format!("attempt {} is {} and finished at {:?}", a.id, a.outcome, a.finished_at));
+        }
+        let named = filled(&a.class) && filled(&a.fingerprint);
+        if a.outcome == "failed" && !named {
+            broken.push(format!("8: attempt {} failed without class or fingerprint", a.id));
+        }
+        // A cancelled attempt has no class (`design.md` 5.3), but a reason like every other.
+        let said = filled(&a.code) && filled(&a.reason);
+        if ["failed", "interrupted", "cancelled"].contains(&a.outcome.as_str()) && !said {
+            broken.push(format!("8: attempt {} is {} without code or reason", a.id, a.outcome));
+        }
+    }
+    let differ = changed.beads.iter().filter_map(|id| rows.beads.get(id));
+    for bead in differ.filter(|b| b.status == "failed") {
+        let said = |key: &str| {
+            bead.failure_reason.as_ref().and_then(|f| f[key].as_str()).is_some_and(|t| !t.trim().is_empty())
+        };
+        if !said("code") || !said("message") || !said("source") {
+            broken.push(format!("8: bead {} failed without a reason: {:?}", bead.id, bead.failure_reason));
+        }
+    }
+}
+
+/// 12: `open_blockers` is a recount; no cycle in `blocks`; no edge to nowhere.
+pub fn edges(rows: &Rows, changed: &Changed, broken: &mut Vec<String>) {
+    for bead in rows.beads.values() {
+        let (open, failed) = rows.blockers(bead);
+        if i64::try_from(open + failed).expect("few") != bead.open_blockers {
+            broken.push(format!(
+                "12: bead {} says {} blockers, there are {open} + {failed}",
+                bead.id, bead.open_blockers
+            ));
+        }
+    }
+    if !changed.blocks && !changed.gone {
+        return;
+    }
+    for (bead, on) in &rows.blocks {
+        if !rows.beads.contains_key(bead) || !rows.beads.contains_key(on) {
+            broken.push(format!("12: an edge from {bead} to {on} leads nowhere"));
+        }
+        let mut reached: BTreeSet<&str> = BTreeSet::new();
+        let mut next = vec![on.as_str()];
+        while let Some(at) = next.pop() {
+            if at == bead {
+                broken.push(format!("12: bead {bead} waits for itself"));
+                return;
+            }
+            if reached.insert(at) {
+                next.extend(rows.blocks_of(at));
+            }
+        }
+    }
+}
+
+/// 9: one notification per key, and one of a kind per episode; *closed* after *opened*; what was delivered is not posted
+/// again.
+pub fn notifications(rows: &Rows, w: &World, broken: &mut Vec<String>) {
+    let keys: BTreeSet<&str> = rows.notices.iter().map(|n| n.key.as_str()).collect();
+    if keys.len() != rows.notices.len() {
+        broken.push("9: two notifications have one key".to_owned());
+    }
+    let mut told = BTreeSet::new();
+    for n in rows.notices.iter().filter(|n| n.kind.starts_with("breaker.")) {
+        let (scope, generation) = (n.scope.as_deref().unwrap_or_default(), n.facts["generation"].as_i64());
+        if !told.insert((n.kind.as_str(), scope, generation)) {
+            broken.push(format!("9: {} of {scope} was told twice in episode {generation:?}", n.kind));
+        }
+    }
+    let mut failed: Vec<i64> = rows.notices.iter().filter(|n| n.kind == "bead.failed").map(|n| n.created_at).collect();
+    failed.sort_unstable();
+    if failed.windows(2).any(|pair| pair[1] - pair[0] + rows.slop < rows.setting("/notify/rollup_ms")) {
+        broken.push("9: failed beads were told of twice within one roll-up".to_owned());
+    }
+    for n in rows.notices.iter().filter(|n| n.kind == "breaker.closed") {
+        let opened = n.key.replace(":closed", ":opened");
+        if !keys.contains(opened.as_str()) {
+            broken.push(format!("9: {} without {opened}", n.key));
+        }
+    }
+    // Times of the receiver and of the town are one clock only while that has never stepped.
+    if w.town_now() == w.now() && rows.slop == 0 {
+        for post in w.webhook.posts.iter().rev().take(20) {
+            let delivered = rows
+                .deliveries
+                .iter()
+                .filter(|d| d.channel == "webhook" && Some(d.notice.as_str()) == post.body()["id"].as_str())
+                .find_map(|d| d.delivered_at);
+            if delivered.is_some_and(|t| t + 1_000 < post.sent.0) {
+                broken.push(format!("9: posted again after it was delivered: {}", post.raw));
+            }
+        }
+    }
+}
