@@ -2,13 +2,13 @@
 # Does the simulator find bugs? Each patch of sim/bugs is one plausible mistake. One after another they are applied to a
 # copy of the tree, the simulator is built there, and a bounded swarm must break an invariant. First of all the copy as it
 # is must keep every promise over the same seeds.
-#   scripts/sim-check.sh [NAME...]   all of them, or those whose name begins so; RUNS=40 HOURS=8 bound each swarm
+#   scripts/sim-check.sh [NAME...]   all of them, or those whose name begins so; RUNS=200 HOURS=8 bound each swarm
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=$here/target/sim-check
 tree=$work/tree
-runs=${RUNS:-40}
+runs=${RUNS:-200}
 hours=${HOURS:-8}
 export CARGO_TARGET_DIR=$work/target
 

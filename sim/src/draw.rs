@@ -85,7 +85,7 @@ impl Draw<'_> {
 type Kind = (&'static str, i64, i64, fn(&mut Draw));
 
 /// What goes wrong.
-const FAULTS: [Kind; 34] = [
+const FAULTS: [Kind; 35] = [
     ("container dead", 90, 720, |d| {
         d.now(Op::Kill);
         let dead = d.span(30 * SECOND, 4 * HOUR);
@@ -174,6 +174,22 @@ const FAULTS: [Kind; 34] = [
         d.now(Op::Webhook(kind));
         let end = d.span(MINUTE, 5 * HOUR);
         d.after(end, Deed::Op(Op::Webhook(0)));
+    }),
+    // Agents with long work outlive the trial that they were, and then everything goes wrong once more: the next trial is
+    // slow to start, and the first one ends meanwhile.
+    ("outage upon outage", 120, 480, |d| {
+        let refuses = |d: &mut Draw, at: Millis| {
+            let seed = d.chance.next_u64();
+            d.after(at, Deed::Flaky { endpoints: START, wrong: Wrong::Says(5), per_mille: 1_000, seed });
+            d.after(at + SECOND, Deed::Burst(3));
+            d.after(at + 5 * MINUTE, Deed::Op(Op::Clear));
+        };
+        d.now(Op::Behave(1, 4));
+        refuses(d, MINUTE);
+        let again = d.between(20, 32) * MINUTE;
+        d.after(again, Deed::Op(Op::Behave(1, 13)));
+        refuses(d, again + MINUTE);
+        d.after(HOUR, Deed::Op(Op::Behave(0, 0)));
     }),
     ("alarm twice", 60, 480, |d| d.alarms(0)),
     ("alarm late", 120, 480, |d| d.alarms(1)),
