@@ -45,13 +45,13 @@ function table(ours) {
     const hour = columns.map((c, i) => pad(figures[c], widths[i]));
     const tick = columns.slice(1).map((c) => {
       const known = figures.ticks > 0 && figures[c] !== null;
-      return pad(known ? Number((figures[c] / figures.ticks).toFixed(1)) : null, 11);
+      return pad(known ? Number((figures[c] / figures.ticks).toFixed(1)) : null, 12);
     });
     return `${label.padEnd(20)}${hour.join("")} |${tick.join("")} |${dollarsMonth(figures).toFixed(2).padStart(8)}`;
   };
   console.log(`\nAn alarm that is set is counted as one row written; a month is 720 such hours; – is none, or not known.\n`);
   const hour = heads.map((head, i) => head.padStart(widths[i])).join("");
-  const tick = ["statements", "read", "written", "calls"].map((head) => head.padStart(11)).join("");
+  const tick = ["statements", "read", "written", "calls"].map((head) => head.padStart(12)).join("");
   console.log(`${"".padEnd(20)}${"per town-hour".padStart(hour.length)} |${"per tick".padStart(tick.length)} |`);
   console.log(`${"".padEnd(20)}${hour} |${tick} | $/month`);
   for (const [key, figures] of Object.entries(ours)) {
