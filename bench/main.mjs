@@ -80,7 +80,7 @@ function complaints(ours, small, known) {
 }
 
 const ours = await count(pick((workload) => workload.sizes));
-const small = await count(pick((workload) => [workload.small]));
+const small = await count(pick(({ small }) => (small ? [small] : [])));
 table(ours);
 if (UPDATE && !ONLY) {
   await commit(ours, small);

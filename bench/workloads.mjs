@@ -23,13 +23,13 @@ const HOURS_A_MONTH = 30 * 24;
 export const dollarsMonth = ({ rows_read, rows_written }) =>
   Number(((rows_read * PRICE.read + rows_written * PRICE.written) * HOURS_A_MONTH).toFixed(4));
 
-/** The workloads; `n` is what grows in the baseline's tables, `small` an n that a test can run. */
+/** The workloads; `n` is what grows in the baseline's tables, `small` an n that a test can run, if one can. */
 export const WORKLOADS = {
   A: { title: "idle, n closed beads stored", sizes: [10_000], small: 200, prepare: idle },
   A1: { title: "one healthy agent, n closed beads stored", sizes: [10_000], small: 200, prepare: oneAgent },
   B: { title: "n open beads, every start answers 500", sizes: [10, 100, 1_000], small: 20, prepare: failing },
   C: { title: "n healthy agents, our runner's batch heartbeat", sizes: [1, 10, 100], small: 4, prepare: healthy },
-  C_forgets: { title: "the same, the object made anew after every event", sizes: [100], small: 3, prepare: healthy, forgets: true },
+  C_forgets: { title: "the same, the object made anew after every event", sizes: [100], small: null, prepare: healthy, forgets: true },
   C_single: { title: "n healthy agents, the predecessor's single heartbeats", sizes: [100], small: 2, prepare: healthySingle },
 };
 
