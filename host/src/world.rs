@@ -83,6 +83,7 @@ pub type Sentinel = Box<dyn FnMut(&World)>;
 pub type VoiceFilter = Box<dyn FnMut(&Voice) -> Fate>;
 
 /// One town, its clock, its container, its webhook receiver, and what happened so far.
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch that a test turns by itself")]
 pub struct World {
     /// The town's database.
     pub sql: Sqlite,
@@ -416,7 +417,7 @@ impl World {
                 && wake.is_none_or(|at| at > self.town_now())
             {
                 self.watchdog.note(now, || "nothing is due".to_owned());
-                self.astray = false;
+                self.bell.astray = false;
                 return self.arm(wake);
             }
         }
