@@ -15,7 +15,7 @@ export WRANGLER_LOG_PATH := $(CURDIR)/target/wrangler
 export NO_UPDATE_NOTIFIER := 1
 
 WORKER_SOURCES := $(shell find src migrations -type f 2>/dev/null) \
-  $(wildcard Cargo.toml Cargo.lock rust-toolchain.toml package-lock.json)
+  $(wildcard scripts/pinned/cargo Cargo.toml Cargo.lock rust-toolchain.toml package-lock.json)
 
 step = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
@@ -53,17 +53,34 @@ setup: ## bring in all tools, pinned, where they are missing (every other target
 .PHONY: build
 build: node_modules/.gastown-lock build/index.js ## the worker as it is deployed: build/index.js and build/index_bg.wasm
 
-# worker-build leaves build/index.js alone if nothing changed, so make is told that it is up to date.
+# What worker-build lets wasm-opt write, and no more: with --all-features it writes what only the newest engines read.
+WASM_FEATURES := $(addprefix --enable-,mutable-globals sign-ext nontrapping-float-to-int bulk-memory multivalue \
+  reference-types exception-handling)
+
+# Builds the worker into $(1), with $(2) for cargo: std and all with panic=unwind (docs/decisions/009-panics.md), by the one
+# pinned toolchain (scripts/pinned). Names serve nobody at run time, and are a ninth of what is deployed. worker-build
+# leaves index.js alone if nothing changed, so make is told that it is up to date.
+define worker
+@export PATH="$(CURDIR)/scripts/pinned:$$PATH" \
+  WASM_BINDGEN_BIN="$$(command -v wasm-bindgen)" \
+  WASM_OPT_BIN="$(CURDIR)/node_modules/.bin/wasm-opt" \
+  ESBUILD_BIN="$(CURDIR)/node_modules/.bin/esbuild"; \
+  worker-build --release --panic-unwind --out-dir $(1) --locked -Zbuild-std-features=panic-unwind,optimize_for_size $(2)
+@wasm-opt $(WASM_FEATURES) --strip-debug $(1)/index_bg.wasm -o $(1)/index_bg.wasm
+@touch $(1)/index.js
+endef
+
 build/index.js: $(WORKER_SOURCES)
 	@scripts/setup.sh toolchain worker npm
 	$(call step,worker: cargo build --release for wasm32 - wasm-bindgen - wasm-opt - esbuild (a few minutes when cold))
-	@export WASM_BINDGEN_BIN="$$(command -v wasm-bindgen)" \
-	  WASM_OPT_BIN="$(CURDIR)/node_modules/.bin/wasm-opt" \
-	  ESBUILD_BIN="$(CURDIR)/node_modules/.bin/esbuild"; \
-	  worker-build --release
-	@# Names serve nobody at run time, and are a ninth of what is deployed.
-	@wasm-opt --all-features --strip-debug build/index_bg.wasm -o build/index_bg.wasm
-	@touch $@
+	$(call worker,build)
+
+# The same with panics on demand, for tests/worker/panic.test.mjs alone. In folders of its own, so that neither build
+# undoes the other's.
+target/panic-probe/index.js: $(WORKER_SOURCES)
+	@scripts/setup.sh toolchain worker npm
+	$(call step,worker with panics on demand (as long again))
+	$(call worker,target/panic-probe,--features panic-probe --target-dir target/panic-probe/target)
 
 # The runner (the program in the container) and the simulated container, as the tests and the demo start them.
 .PHONY: programs
@@ -80,7 +97,7 @@ test-host: toolchain ## the tests of the core, the host and the runner (cargo te
 	@cargo test --workspace
 
 .PHONY: test-worker
-test-worker: build programs ## the tests of the built worker in workerd (ONLY=name runs one file)
+test-worker: build programs $(if $(filter-out panic,$(ONLY)),,target/panic-probe/index.js) ## the tests of the built worker in workerd (ONLY=name runs one file)
 	$(call step,worker: node --test in workerd (crashes and timeouts are real and take the longest))
 	@rm -rf target/test-output && mkdir -p target/test-output
 	@GASTOWN_TEST_ALL=1 node --test --test-reporter=spec --test-reporter-destination=stdout \
@@ -128,6 +145,7 @@ lint: toolchain ## rustfmt, clippy for host and wasm32, cargo-deny
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 	$(call step,clippy: the worker for wasm32)
 	@cargo clippy --quiet --package gastown --lib --target wasm32-unknown-unknown -- -D warnings
+	@cargo clippy --quiet --package gastown --lib --target wasm32-unknown-unknown --features panic-probe -- -D warnings
 	$(call step,cargo-deny: bans - licences - sources)
 	@cargo deny --workspace --all-features check --hide-inclusion-graph bans licenses sources
 	@cargo deny --config deny-worker.toml --exclude-dev --target wasm32-unknown-unknown check --hide-inclusion-graph bans

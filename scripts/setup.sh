@@ -36,7 +36,7 @@ toolchain() {
     rustup toolchain install "$toolchain" --profile minimal
   fi
   installed=$(rustup component list --toolchain "$toolchain" --installed)
-  for component in rustfmt clippy; do
+  for component in rustfmt clippy rust-src; do
     grep -q "^$component" <<<"$installed" || rustup component add "$component" --toolchain "$toolchain"
   done
   grep -q '^rust-std-wasm32-unknown-unknown' <<<"$installed" ||

@@ -13,10 +13,10 @@ mod entry {
 
     pub use crate::objects::{fleet_do::FleetDO, town_do::TownDO};
 
-    /// Once per isolate: a panic that slips through leaves a trace in the log.
+    /// Once per instance: a panic leaves a trace in the log.
     #[worker::event(start)]
     fn start() {
-        console_error_panic_hook::set_once();
+        crate::platform::panics::log_panics();
     }
 
     /// Every request.

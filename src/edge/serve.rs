@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     platform::{
-        clock,
+        clock, panic_probe,
+        panics::{self, Panicked},
         settings::Settings,
         stub::{self, Answered},
     },
@@ -46,14 +47,15 @@ pub async fn serve(mut req: Request, env: Env) -> Result<Response> {
         return Ok(Response::empty()?.with_status(204).with_headers(headers));
     }
 
-    let matched = route::find(req.method().as_ref(), &path);
-    let sent = match matched {
-        None => Err(Refusal::unknown_route()),
-        Some(matched) => {
-            let door = Door { env: &env, settings: &settings, matched: &matched };
-            door.answer(&mut req).await
-        }
-    };
+    let sent = panics::caught(async {
+        panic_probe::at("edge", &path);
+        let matched = route::find(req.method().as_ref(), &path).ok_or_else(Refusal::unknown_route)?;
+        let door = Door { env: &env, settings: &settings, matched: &matched };
+        door.answer(&mut req).await
+    })
+    .await;
+    // Nothing is shared between requests, so a panic has left nothing behind.
+    let sent = sent.unwrap_or_else(|Panicked| Err(Refusal::internal()));
     let sent = sent.unwrap_or_else(|refusal| Sent::from(refusal.answer()));
     discard(&mut req).await;
     let headers = header_map(&cors)?;

@@ -12,6 +12,7 @@ use crate::{
         time::Timestamp,
     },
 };
+use std::panic::RefUnwindSafe;
 use worker::{DurableObject, Env, Request, Response, Result, State, durable_object};
 
 const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../migrations/fleet/0001_registry.sql"))];
@@ -23,6 +24,9 @@ pub struct FleetDO {
     sql: ObjectSql,
     migrated: std::result::Result<(), SqlError>,
 }
+
+/// Its one cell counts what statements cost; the rest is rows, which a savepoint keeps whole.
+impl RefUnwindSafe for FleetDO {}
 
 impl DurableObject for FleetDO {
     fn new(state: State, _env: Env) -> Self {

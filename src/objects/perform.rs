@@ -17,7 +17,7 @@ use crate::{
     platform::{
         analytics, clock,
         container::{self, Call, ContainerClient},
-        errors, log,
+        errors, log, panic_probe,
         settings::Settings,
         stub, webhook,
     },
@@ -143,6 +143,7 @@ impl Performer {
         let answer = match self.equip(&mut start, owner) {
             Ok(()) => {
                 let slot = self.starts.acquire().await;
+                panic_probe::at("call", &start.request.prompt);
                 let answer = self.ask(self.container.start(&start.request, start.timeout)).await;
                 drop(slot);
                 answer

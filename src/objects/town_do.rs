@@ -8,6 +8,12 @@
 //! rows are committed by then, so if the object dies there the next request, or the alarm that was set before, repairs
 //! the alarm; the deadline that is armed is computed *after* reading the alarm, so a command that came in between is
 //! part of it.
+//!
+//! # Why a panic is survived
+//! [`TownDO::fetch`] and [`TownDO::alarm`] catch it, so the object stays, and what it holds must be whole. The rows are: a
+//! command, a tick and a settling are one savepoint each, which a panic rolls back. Of what is in memory, the ledger and
+//! the settings cannot be left half done; a panic in the loop is treated as the object's death would be
+//! ([`TownDO::fallen`]); and one between a commit and the alarm is followed by seeing to the alarm.
 
 use super::{
     ledger::{Ledger, TICK},
@@ -25,7 +31,7 @@ use crate::{
     platform::{
         alarm, clock, errors,
         ids::{self, RandomIds},
-        log,
+        log, panic_probe, panics,
         sql::ObjectSql,
     },
     town::{
@@ -46,6 +52,7 @@ use futures_util::future::{join_all, select};
 use serde_json::{Value as Json, json};
 use std::{
     cell::{Cell, OnceCell},
+    panic::RefUnwindSafe,
     rc::Rc,
     time::Duration,
 };
@@ -63,7 +70,7 @@ pub struct TownDO {
     state: State,
     sql: ObjectSql,
     migrated: std::result::Result<(), String>,
-    resumed: Cell<bool>,
+    pub(super) resumed: Cell<bool>,
     pub(super) deleted: Cell<bool>,
     who: OnceCell<Who>,
     ledger: Ledger,
@@ -81,6 +88,9 @@ pub(super) struct Who {
     pub town_id: String,
     pub owner_user_id: String,
 }
+
+/// Its cells are whole after a panic: see the module's word on panics.
+impl RefUnwindSafe for TownDO {}
 
 impl DurableObject for TownDO {
     fn new(state: State, env: Env) -> Self {
@@ -104,33 +114,33 @@ impl DurableObject for TownDO {
     }
 
     async fn fetch(&self, mut req: Request) -> Result<Response> {
-        let answer = match self.refused() {
-            Some(refusal) => refusal.answer(),
-            None => match (req.path().as_str(), Lane::of_path(&req.path())) {
-                (_, Some(lane)) => match self.hand.take(lane, announced(&req)) {
-                    Ok(_place) => {
-                        let text = req.text().await?;
-                        self.command(text).await
-                    }
-                    Err(full) => self.sent_away(full),
-                },
-                ("/delete", _) => self.delete().await,
-                _ => Refusal::unknown_route().answer(),
-            },
-        };
-        response(&answer)
+        let path = req.path();
+        if let Ok(answer) = panics::caught(self.answer(&path, &mut req)).await {
+            return response(&answer?);
+        }
+        if path == "/delete" {
+            // Not deleted after all: let it be asked for again.
+            self.deleted.set(false);
+        }
+        // What was committed before the panic may be due.
+        if panics::caught(self.see_to_alarm(false)).await.is_err() {
+            log::error("alarm.repair", &self.town_id(), "panicked, too");
+        }
+        response(&Refusal::internal().answer())
     }
 
     async fn alarm(&self) -> Result<Response> {
         // Never an error: the runtime would count it, retry six times and then forget the alarm for good.
         if self.refused().is_none() {
-            match self.resume() {
-                Ok(_) => self.turn().await,
-                Err(e) => {
+            let turned = panics::caught(async {
+                if let Err(e) = self.resume() {
                     // Without it attempts whose calls were lost would wait for their leases; better late than never.
                     log::error("town.resume", &self.town_id(), &words(&e));
-                    self.turn().await;
                 }
+                self.turn().await;
+            });
+            if turned.await.is_err() {
+                self.fallen().await;
             }
         }
         Response::empty()
@@ -138,6 +148,24 @@ impl DurableObject for TownDO {
 }
 
 impl TownDO {
+    async fn answer(&self, path: &str, req: &mut Request) -> Result<Answer> {
+        if let Some(refusal) = self.refused() {
+            return Ok(refusal.answer());
+        }
+        Ok(match (path, Lane::of_path(path)) {
+            (_, Some(lane)) => match self.hand.take(lane, announced(req)) {
+                Ok(_place) => {
+                    let text = req.text().await?;
+                    panic_probe::at("object", &text);
+                    self.command(text).await
+                }
+                Err(full) => self.sent_away(full),
+            },
+            ("/delete", _) => self.delete().await,
+            _ => Refusal::unknown_route().answer(),
+        })
+    }
+
     pub(super) fn storage(&self) -> Storage {
         self.state.storage()
     }
@@ -195,6 +223,7 @@ impl TownDO {
 
     async fn command(&self, text: String) -> Answer {
         let errand = serde_json::from_str::<Errand>(&text);
+        let probed = panic_probe::asked("answer", &text);
         // A body of a megabyte must not be held while the alarm is seen to.
         drop(text);
         let Ok(Errand { actor, what }) = errand else {
@@ -216,6 +245,7 @@ impl TownDO {
         };
         match self.handle(&verb, &actor, command) {
             Ok(mut reply) => {
+                panic_probe::go("answer", probed);
                 let alarm = self.see_to_alarm(reply.quiet && !resumed).await;
                 if shows_cost {
                     self.add_cost(&mut reply.data, alarm);
@@ -359,6 +389,7 @@ impl TownDO {
         self.turns.stop();
         let stops = self.last_stops();
         let town = self.who();
+        panic_probe::at("delete", &town.owner_user_id);
         let stopped = join_all(stops.into_iter().map(|effect| {
             Rc::clone(&self.performer).perform(effect, town.town_id.clone(), town.owner_user_id.clone())
         }));

@@ -7,6 +7,8 @@
 //! * When the loop ends, the alarm is the town's next deadline, or there is none.
 //! * It cannot spin: a town whose rules fail, or whose next deadline does not move, is asked ever more slowly.
 //! * Effects that name the same agent are performed in the order in which they were emitted.
+//! * A panic in a call costs that call's outcome, which its lease makes up for. One in the loop itself costs what an object
+//!   that dies would cost: the calls in the air are looked at.
 //!
 //! # Why the awaits are safe
 //! Every access to the rows is one synchronous section ([`TownDO::tick`], `settle`, `next_wake`, a command), atomic by
@@ -25,7 +27,7 @@ use super::{
     town_do::TownDO,
 };
 use crate::{
-    platform::{alarm, clock, log},
+    platform::{alarm, clock, log, panic_probe, panics},
     town::{
         effect::{Effect, Outcome},
         id::AgentId,
@@ -73,6 +75,8 @@ pub struct Turns {
     beat: Cell<Option<Timestamp>>,
     /// Ticks in a row that failed, or left something due and started nothing.
     stuck: Cell<u32>,
+    /// Loops in a row that a panic ended.
+    falls: Cell<u32>,
     flight: RefCell<Flight>,
 }
 
@@ -105,6 +109,7 @@ impl Turns {
             epoch: Cell::new(0),
             beat: Cell::new(None),
             stuck: Cell::new(0),
+            falls: Cell::new(0),
             flight: RefCell::new(Flight::default()),
         }
     }
@@ -128,12 +133,18 @@ impl Turns {
     /// ringing can be lost, workerd #6866), later if it makes no progress.
     #[must_use]
     pub fn not_before(&self, now: Timestamp) -> Timestamp {
-        let over = self.stuck.get().saturating_sub(FREE_TICKS);
+        let over = self.stuck.get().saturating_sub(FREE_TICKS).max(self.falls.get());
         let pause = match over {
             0 => 1,
             n => PAUSE_MIN.saturating_mul(1_i64 << n.saturating_sub(1).min(16)).min(PAUSE_MAX),
         };
         now.plus(pause)
+    }
+    /// A panic has ended the loop, anywhere: what it knew of the calls in the air is not to be trusted.
+    fn fall(&self) {
+        self.falls.set(self.falls.get().saturating_add(1));
+        self.beat.set(None);
+        self.flight.replace(Flight::default());
     }
     fn begin(&self, now: Timestamp) -> u64 {
         let epoch = self.epoch.get().wrapping_add(1);
@@ -201,6 +212,7 @@ impl TownDO {
         };
         // From here on commands see to the alarm themselves; ours is issued before any of theirs can be.
         self.turns.beat.set(None);
+        self.turns.falls.set(0);
         self.arm(wake).await;
     }
 
@@ -213,6 +225,14 @@ impl TownDO {
         }
         // What fails here fails in the loop again, which slows down.
         self.next_wake(now).ok().filter(|wake| wake.is_none_or(|at| at > now))
+    }
+
+    /// After a panic in the loop: begins anew with the next alarm, as after a crash, ever more slowly if it happens again.
+    /// The dead-man alarm stands behind it.
+    pub(super) async fn fallen(&self) {
+        self.turns.fall();
+        self.resumed.set(false);
+        self.arm(Some(clock::now())).await;
     }
 
     /// Arms the alarm for `wake`, or removes it; true if that was done.
@@ -315,6 +335,9 @@ impl TownDO {
             blocked.extend(waiting.agents.iter().cloned());
             if free {
                 let Waiting { effect, agents } = waiting;
+                if let Effect::StartAgent(start) = &effect {
+                    panic_probe::at("loop", &start.request.prompt);
+                }
                 flight.busy.extend(agents.iter().cloned());
                 let performed = Performer::perform(
                     Rc::clone(&self.performer),
@@ -322,7 +345,9 @@ impl TownDO {
                     who.town_id.clone(),
                     who.owner_user_id.clone(),
                 );
-                flight.running.push(Box::pin(performed.map(|outcome| Landed { agents, outcome })));
+                // A call that panics ends without an outcome, and its agents are free again.
+                let landed = panics::caught(performed).map(|done| Landed { agents, outcome: done.ok().flatten() });
+                flight.running.push(Box::pin(landed));
             } else {
                 flight.waiting.push_back(waiting);
             }

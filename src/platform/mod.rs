@@ -11,6 +11,8 @@ pub mod errors;
 pub mod http;
 pub mod ids;
 pub mod log;
+pub mod panic_probe;
+pub mod panics;
 pub mod settings;
 pub mod sql;
 pub mod stub;

@@ -4,8 +4,9 @@
 //! the whole isolate down; only `exec` and `raw` catch. Second, a cursor is a live view: it is drained before the call
 //! returns, always, which is also what makes `RETURNING` finish and the row counts final.
 
+use super::panic_probe;
 use crate::town::sql::{Row, Sql, SqlError, Undo, Usage, Value};
-use std::cell::Cell;
+use std::{cell::Cell, panic::AssertUnwindSafe};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use worker::{SqlStorage, SqlStorageValue, Storage};
 
@@ -40,13 +41,18 @@ impl ObjectSql {
 
     /// Runs `text` and drains it: its rows, and how many rows it wrote.
     fn run(&self, text: &str, args: &[Value]) -> Result<(Vec<Row>, u64), SqlError> {
-        let args = args.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-        let cursor = self.sql.exec(text, args).map_err(|e| sql_error(&e))?;
+        let bound = args.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let cursor = self.sql.exec(text, bound).map_err(|e| sql_error(&e))?;
         let mut rows = Vec::new();
         for row in cursor.raw() {
             // The first error ends the loop; a cursor that has thrown is not asked again.
             let row = row.map_err(|e| sql_error(&e))?;
             rows.push(Row(row.into_iter().map(read).collect::<Result<Vec<_>, _>>()?));
+        }
+        for arg in args {
+            if let Value::Text(text) = arg {
+                panic_probe::at("row", text);
+            }
         }
         // The counts are final only now.
         let (read, written) = (cursor.rows_read() as u64, cursor.rows_written() as u64);
@@ -70,17 +76,21 @@ impl Sql for ObjectSql {
     }
 
     /// `transactionSync` is a savepoint: it nests, and it rolls back when its callback throws. `worker` does not bind
-    /// it. The callback runs synchronously inside the call, so nothing can come between its statements.
+    /// it. The callback runs synchronously inside the call, so nothing can come between its statements. A panic in it is
+    /// caught by its binding and thrown on as a JavaScript error, so that it rolls back like any other.
     fn savepoint(&self, body: &mut dyn FnMut() -> Result<(), Undo>) -> Result<(), SqlError> {
         let raw: &RawStorage = AsRef::<JsValue>::as_ref(self.storage.as_raw()).unchecked_ref();
-        let mut undone = false;
-        let thrown = raw.transaction_sync(&mut || {
-            undone = body().is_err();
-            if undone { Err(JsValue::from_str("undone")) } else { Ok(JsValue::UNDEFINED) }
+        let undone = Cell::new(false);
+        // A panic leaves `undone` as it was, and the body is not called again.
+        let mut section = AssertUnwindSafe((body, &undone));
+        let thrown = raw.transaction_sync(&mut move || {
+            let (body, undone) = &mut *section;
+            undone.set(body().is_err());
+            if undone.get() { Err(JsValue::from_str("undone")) } else { Ok(JsValue::UNDEFINED) }
         });
         match thrown {
             Ok(_) => Ok(()),
-            Err(_) if undone => Err(SqlError::new("the savepoint was undone")),
+            Err(_) if undone.get() => Err(SqlError::new("the savepoint was undone")),
             Err(e) => Err(sql_error(&worker::Error::from(e))),
         }
     }
