@@ -164,9 +164,24 @@ ci: ## what CI runs: lint, test, a dry run of the deployment, the demo and its t
 	@$(MAKE) test-demo
 
 .PHONY: bench
-bench: build ## figures: the worker's size, and what a town costs an hour (UPDATE=1 commits them, STATEMENTS=n, ONLY=B_1000)
+bench: bench-size bench-cost bench-speed bench-instructions ## figures: size and start-up of the worker, what a town costs an hour, how fast it is
+
+.PHONY: bench-size
+bench-size: build ## size and start-up of the worker, against their bounds
 	@scripts/size.sh
+	@node bench/start-up.mjs
+
+.PHONY: bench-cost
+bench-cost: build ## what a town costs an hour, counted in workerd, against the committed figures (UPDATE=1 commits them, STATEMENTS=n, ONLY=B_1000)
 	@UPDATE='$(call said,UPDATE)' ONLY='$(call said,ONLY)' STATEMENTS='$(call said,STATEMENTS)' node bench/main.mjs
+
+.PHONY: bench-speed
+bench-speed: toolchain ## time of a tick, a command and an explanation at 1 k, 10 k and 100 k beads (criterion)
+	@cargo bench --quiet --package gastown-speed --bench speed
+
+.PHONY: bench-instructions
+bench-instructions: toolchain node_modules/.gastown-lock ## instructions of the same, against the committed counts (callgrind)
+	@node bench/instructions.mjs
 
 .PHONY: bench-throughput
 bench-throughput: build ## what one object serves a second on this machine, in workerd (idle machine, half a minute)
