@@ -136,6 +136,11 @@ sim-check: toolchain ## does the simulator find bugs? Ten seeded ones, one after
 soak: build ## kill workerd at drawn awaits and restart it, again and again: make soak [ROUNDS=300] [SEED=n] [DEALT=1]; one round replays its seed
 	@nice -n 19 node tests/crash/soak.mjs $(or $(call said,ROUNDS),300) '$(call said,SEED)' '$(call said,DEALT)'
 
+.PHONY: mutants
+mutants: toolchain ## mutation testing: make mutants [FILE=src/town/dispatch/gate.rs] [SHARD=0/8] [SLOW=1]; hours for all (docs/mutants.md)
+	@scripts/setup.sh mutants
+	@SLOW=$(call said,SLOW) scripts/mutants.sh '$(call said,FILE)' '$(call said,SHARD)'
+
 .PHONY: lint
 lint: toolchain ## rustfmt, clippy for host and wasm32, cargo-deny
 	@scripts/setup.sh deny

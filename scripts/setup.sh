@@ -3,6 +3,7 @@
 #   toolchain  the pinned Rust with its components and the wasm32 target
 #   worker     worker-build and the wasm-bindgen of Cargo.toml, in ~/.cargo/bin
 #   deny       cargo-deny, in ~/.cargo/bin
+#   mutants    cargo-mutants, in ~/.cargo/bin
 #   npm        node_modules as locked
 #   name       prints the name of the toolchain to use (the Makefile exports it as RUSTUP_TOOLCHAIN)
 set -euo pipefail
@@ -10,6 +11,7 @@ cd "$(dirname "$0")/.."
 
 WORKER_BUILD=0.8.7
 CARGO_DENY=0.20.2
+CARGO_MUTANTS=27.1.0
 
 say() { printf '  setup: %s\n' "$*" >&2; }
 need() { command -v "$1" >/dev/null || { say "'$1' is missing: $2"; exit 1; }; }
@@ -61,6 +63,10 @@ worker() {
 
 deny() { install cargo-deny "$CARGO_DENY" cargo-deny "$(cargo-deny --version 2>/dev/null | awk '{print $NF}')"; }
 
+mutants() {
+  install cargo-mutants "$CARGO_MUTANTS" cargo-mutants "$(cargo-mutants mutants --version 2>/dev/null | awk '{print $NF}')"
+}
+
 npm_() {
   need npm "install Node.js 18 or newer"
   local stamp=node_modules/.gastown-lock
@@ -74,7 +80,7 @@ toolchain=$(name)
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 for part in "$@"; do
   case $part in
-    toolchain | worker | deny | name) "$part" ;;
+    toolchain | worker | deny | mutants | name) "$part" ;;
     npm) npm_ ;;
     *) say "no such part: $part"; exit 2 ;;
   esac

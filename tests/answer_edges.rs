@@ -182,4 +182,8 @@ fn failures_with_one_cause_have_one_fingerprint() {
     let same = "y".repeat(REASON_BYTES / 3);
     assert_eq!(of(&format!("{same} then this")), of(&format!("{same} then that")), "what is far behind may be cut off");
     assert_ne!(of("no disk"), of("no memory"));
+    // What a process says explains itself at its end, so there the beginning may be missing.
+    let of = |said: &str| Failure::new(Code::AgentExited, None, said).fingerprint();
+    assert_eq!(of(&format!("this, then {same}")), of(&format!("that, then {same}")));
+    assert_ne!(of("no disk left"), of("no memory left"));
 }
