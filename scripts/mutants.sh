@@ -10,10 +10,10 @@ out=target/mutants
 mkdir -p "$out"
 
 args=(--no-shuffle --jobs 1 --output "$out" --colors never)
-[ -n "$file" ] && args+=(--file "$file")
+if [ -n "$file" ]; then args+=(--file "$file"); else args+=(--file 'src/town/dispatch/**' --file 'src/town/reconcile/**'); fi
 [ -n "$shard" ] && args+=(--shard "$shard" --sharding round-robin)
-[ -n "${SLOW:-}" ] && args+=(--cargo-test-arg=--test=breaker_model --cargo-test-arg=--test=figures
-  --cargo-test-arg=--test=plans --cargo-test-arg=--test=properties)
+[ -n "${SLOW:-}" ] && args+=(--cargo-arg=--test=breaker_model --cargo-arg=--test=figures
+  --cargo-arg=--test=plans --cargo-arg=--test=properties)
 
 # Its own target directory: the crates of the registry are compiled once, not once per run.
 code=0

@@ -1,7 +1,7 @@
 //! The quick tests in one program: `make mutants` builds it anew for every mutant, and linking twenty programs would take
 //! longer than running them. Not part of `cargo test` (`test = false` in `Cargo.toml`): there each file is its own.
 
-#![allow(missing_docs, reason = "a list of tests")]
+#![allow(missing_docs, clippy::duplicate_mod, reason = "a list of test files, each of which brings its own support")]
 
 mod answer_edges;
 mod beads;
