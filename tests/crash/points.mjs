@@ -137,7 +137,12 @@ export const RECOVERY = [
 export const AWAITS = [
   ["fleet_do.rs", "req.text().await", points("fleet.")],
   ["town_do.rs", "req.text().await", ["command.arrives", "command.read", "found.arrives", "found.read", "add_rig.read"]],
-  ["town_do.rs", "self.command(&text).await", points("command.alarm.")],
+  ["town_do.rs", "panics::caught(self.answer(&path, &mut req)).await", [...points("command."), ...points("delete.")]],
+  ["town_do.rs", "self.command(text).await", points("command.alarm.")],
+  // The same operations once more, after a panic (tests/worker/panic.test.mjs).
+  ["town_do.rs", "panics::caught(self.see_to_alarm(false)).await", points("command.alarm.")],
+  ["town_do.rs", "turned.await", points("loop.")],
+  ["town_do.rs", "self.fallen().await", points("loop.arm.set")],
   ["town_do.rs", "self.delete().await", points("delete.")],
   ["town_do.rs", "self.turn().await", points("loop.")],
   ["town_do.rs", "self.see_to_alarm(reply.quiet && !resumed).await", points("command.alarm.")],
@@ -151,6 +156,7 @@ export const AWAITS = [
   ["town_loop.rs", "alarm::set(&self.storage(), at).await", ["loop.dead_man", "loop.dead_man.done"]],
   ["town_loop.rs", "self.first_of(until.since(now)).await", points("loop.wait")],
   ["town_loop.rs", "self.arm(wake).await", points("loop.arm.")],
+  ["town_loop.rs", "self.arm(Some(clock::now())).await", points("loop.arm.set")],
   ["town_loop.rs", "alarm::set(&storage, now.plus(1)).await", points("loop.arm.in_the_air")],
   ["town_loop.rs", "alarm::set(&storage, at.max(self.turns.not_before(now))).await", points("loop.arm.set")],
   ["town_loop.rs", "alarm::clear(&storage).await", points("loop.arm.clear")],

@@ -12,8 +12,11 @@ import { join } from "node:path";
 import { afterEach, describe, test } from "node:test";
 import { FakeContainer } from "../support/fake-container.mjs";
 import { Harness } from "../support/harness.mjs";
+import { expectPanics } from "../support/output.mjs";
 import { within } from "../support/poll.mjs";
 import { ROOT } from "../support/programs.mjs";
+
+expectPanics();
 
 const PROBE = join(ROOT, "target/panic-probe");
 const CONFIG = {
