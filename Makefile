@@ -196,6 +196,25 @@ bench-throughput: build ## what one object serves a second on this machine, in w
 soak-load: build programs ## ten thousand slings against one object, two thousand at once (SLINGS=10000; some minutes)
 	@OVERLOAD_SLINGS=$(or $(call said,SLINGS),10000) GASTOWN_TEST_ALL=1 node --test --test-reporter=spec tests/worker/overload.test.mjs
 
+.PHONY: proof
+proof: build programs ## everything that docs/proof.md tells, and the page itself: two hours (SECONDS=1800 of simulation, ROUNDS=300 of crashes)
+	$(call step,simulated towns)
+	@$(call simulate,--profile sim) --flood 10000
+	@$(call simulate,--profile sim) --seed "$$(date +%s)" --runs 1000000 --seconds $(or $(call said,SECONDS),1800) --days 2 --json sim/long.json
+	$(call step,seeded bugs)
+	@scripts/sim-check.sh
+	$(call step,crashes)
+	@RESULT=tests/crash/soak.json nice -n 19 node tests/crash/soak.mjs $(or $(call said,ROUNDS),300)
+	$(call step,mutants)
+	@$(MAKE) mutants
+	$(call step,cost and speed)
+	@$(MAKE) bench-cost bench-instructions
+	@node scripts/proof.mjs --measure
+
+.PHONY: proof-page
+proof-page: node_modules/.gastown-lock ## docs/proof.md from the committed results
+	@node scripts/proof.mjs
+
 ##@ Ship
 
 .PHONY: dry-run

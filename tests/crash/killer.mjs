@@ -4,6 +4,8 @@
 export class Killer {
   /** workerd is dead and waits to be started again. */
   down = false;
+  /** Which life of the object this is: one more with each death. */
+  life = 0;
   #order = null;
   #next = null;
   #said = "";
@@ -62,6 +64,7 @@ export class Killer {
 
   #died(point, mode) {
     this.deaths.push({ point, mode });
+    this.life += 1;
     this.#order = this.#next;
     this.#next = null;
     if (mode === "kill") this.down = true;

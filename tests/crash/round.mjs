@@ -109,7 +109,18 @@ export class Round {
   }
 
   /** A request at the container: which await is it? Asked of the rows only where a name alone does not tell. */
-  async #heard(kind, moment, { body, agentId }) {
+  async #heard(kind, moment, about) {
+    const { life } = this.killer;
+    try {
+      return await this.#passed(kind, moment, about);
+    } catch (error) {
+      // Whoever was to be asked has died meanwhile, and so has the call.
+      if (this.killer.down || this.killer.life !== life) return true;
+      throw error;
+    }
+  }
+
+  async #passed(kind, moment, { body, agentId }) {
     let point = `${kind}.${moment}`;
     if (kind === "start") {
       const again = this.fake.requests.filter((r) => r.kind === "start" && r.body?.dispatchId === body?.dispatchId).length > 1;

@@ -1,7 +1,10 @@
 // `make soak`: rounds of deaths, each drawn from a seed of its own. Says every round as it goes, and how to play one again.
 //
 //   soak.mjs ROUNDS [SEED] [DEALT]     from SEED on (default: the time); DEALT: the rounds of the test, 1 … 20, instead
+//
+// With RESULT=FILE the figures of a soak that found nothing are written there for docs/proof.md.
 
+import { writeFile } from "node:fs/promises";
 import { POINTS } from "./points.mjs";
 import { dealt, drawn } from "./plan.mjs";
 import { Stage } from "./stage.mjs";
@@ -43,3 +46,8 @@ await stage?.close();
 const never = Object.keys(POINTS).filter((point) => !tally.has(point));
 console.log(`${count} rounds, ${deaths} deaths at ${tally.size} points, nothing lost, nothing twice`);
 if (never.length) console.log(`not died at in these rounds: ${never.join(", ")}`);
+if (process.env.RESULT) {
+  const deathsAt = Object.fromEntries([...tally].sort());
+  const figures = { rounds: count, first_seed: first, deaths, points: tally.size, of_points: Object.keys(POINTS).length, deaths_at: deathsAt };
+  await writeFile(process.env.RESULT, `${JSON.stringify(figures, null, 2)}\n`);
+}
