@@ -54,8 +54,11 @@ function cost({ ours, predecessor, targets }) {
   const bounds = Object.entries(targets).map(([key, bound]) => `${key.replace(/_(\d+)$/, ", $1").replace("_", " ")}: ${Object.entries(bound).map(([field, most]) => `${plain(field)} ≤ ${n(most)}`).join(", ")}`);
   return `${table(["per town-hour, ours (the predecessor's)", "ticks", "rows read", "rows written", "container calls", "a month"], rows)}
 
-Targets, all met: ${bounds.join("; ")}. An alarm that
-is set counts as one row written.`;
+An alarm that is set counts as one row written. Targets, all met (\`tests/worker/proof.test.mjs\`):
+
+${bounds.map((bound) => `* ${bound}`).join("\n")}
+
+What was hot and why it is not any more: [decisions/010](decisions/010-fewer-rows.md).`;
 }
 
 function speed(counts) {
