@@ -8,7 +8,7 @@
 use crate::behaviour::{Behaviour, BehaviourScript, Ending, HEARTBEAT, Says, Started, Voice, exit_in};
 use crate::fault::{Endpoint, Faults, SimAnswer, through};
 use crate::ids::SeededIds;
-use crate::ledger::{self, RealStart};
+use crate::ledger::{self, RealStart, SignOfLife};
 use gastown::town::effect::StartRequest;
 use gastown::town::id::{AgentId, Ids};
 use gastown::town::time::{MINUTE, Millis, Timestamp};
@@ -85,6 +85,7 @@ pub struct Container {
     live: BTreeMap<String, Process>,
     ended: BTreeMap<String, Process>,
     starts: Vec<RealStart>,
+    signs: BTreeMap<String, SignOfLife>,
 }
 
 impl Container {
@@ -112,6 +113,7 @@ impl Container {
             live: BTreeMap::new(),
             ended: BTreeMap::new(),
             starts: Vec::new(),
+            signs: BTreeMap::new(),
         }
     }
 
@@ -187,6 +189,11 @@ impl Container {
     #[must_use]
     pub fn starts(&self) -> &[RealStart] {
         &self.starts
+    }
+    /// When the process of an attempt was last heard or seen, whatever the town made of it; `None` = never.
+    #[must_use]
+    pub fn sign_of_life(&self, attempt_id: &str) -> Option<SignOfLife> {
+        self.signs.get(attempt_id).copied()
     }
     /// The container process that listens, or listened last.
     #[must_use]
@@ -313,7 +320,10 @@ impl Container {
         SimAnswer::http(self.start_latency, 201, record)
     }
 
-    fn status(&self, now: Timestamp, agent_id: &str) -> SimAnswer {
+    fn status(&mut self, now: Timestamp, agent_id: &str) -> SimAnswer {
+        if let Some(process) = self.live.get(agent_id) {
+            self.signs.entry(process.request.dispatch_id.clone()).or_default().seen = Some(now);
+        }
         match self.live.get(agent_id).or_else(|| self.ended.get(agent_id)) {
             Some(process) => SimAnswer::http(self.latency, 200, self.record(now, process).to_string()),
             None => self.unknown(agent_id),
@@ -444,8 +454,12 @@ impl Container {
         }
     }
 
-    /// The worker answered what was said: a heartbeat's `drainNonce` is passed back once per process.
+    /// The worker answered what was said: for whom it was goes into the ledger, and a heartbeat's `drainNonce` is passed
+    /// back once per process.
     pub fn heard(&mut self, now: Timestamp, voice: &Voice, data: &Json) {
+        if let Some(attempt_id) = &voice.dispatch_id {
+            self.signs.entry(attempt_id.clone()).or_default().heard = Some(now);
+        }
         let Some(nonce) = data.get("drainNonce").and_then(Json::as_str) else { return };
         if self.power == Power::Up && voice.instance_id == self.instance_id && !self.is_draining() && !self.ready_told {
             self.ready_told = true;

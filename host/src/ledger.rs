@@ -27,6 +27,15 @@ pub struct RealStart {
     pub replaced: bool,
 }
 
+/// What the process that was started for an attempt has let the town know of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SignOfLife {
+    /// When the town last took in something that it said.
+    pub heard: Option<Timestamp>,
+    /// When a look last found it alive, whether that answer arrived or not.
+    pub seen: Option<Timestamp>,
+}
+
 /// Whatever was really done twice, in words: one attempt started twice, or two processes of one bead or one agent
 /// alive at the same time (a start that replaced a live agent is one of these: its work was thrown away).
 #[must_use]

@@ -302,6 +302,9 @@ impl Play {
             ) => Some(bead.0.clone()),
             _ => None,
         };
+        if let Actor::Container { dispatch_id: Some(attempt_id), .. } = actor {
+            self.oracle.borrow_mut().somebody_speaks_as(attempt_id);
+        }
         if let Some(whom) = whom {
             self.oracle.borrow_mut().somebody_speaks_for(&self.world, &whom);
         }

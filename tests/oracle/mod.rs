@@ -27,6 +27,7 @@ use answers::{answers, waking};
 use facts::{bonds, breakers, edges, notifications, reasons, statuses};
 use gastown::town::sql::Sql as _;
 use gastown::town::time::Timestamp;
+use gastown_host::ledger::SignOfLife;
 use gastown_host::world::World;
 use rows::{Attempt, Breaker, Changed, Reader, Rows};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -122,6 +123,11 @@ impl Oracle {
         self.checks += 1;
         self.reader = Some(reader);
         assert!(broken.is_empty(), "{}\nat {}. Last of all:\n{}", broken.join("\n"), w.now(), w.journal());
+    }
+
+    /// From now on this attempt may be proven by others than its process.
+    pub fn somebody_speaks_as(&mut self, attempt_id: &str) {
+        self.spoken_for.insert(attempt_id.to_owned());
     }
 
     /// From now on the live attempt of this agent, or of this bead, may be proven by others than its process.
@@ -223,9 +229,21 @@ impl Oracle {
         if !w.container.always_named_dispatches() {
             return;
         }
-        for a in changed.attempts.iter().map(|at| &rows.attempts[*at]) {
-            if a.proven_at.is_some() && !self.started.contains(&a.id) && !self.spoken_for.contains(&a.id) {
+        let others = |a: &&Attempt| !self.spoken_for.contains(&a.id);
+        for a in changed.attempts.iter().map(|at| &rows.attempts[*at]).filter(others) {
+            if a.proven_at.is_some() && !self.started.contains(&a.id) {
                 broken.push(format!("5.2: attempt {} is proven, and no process was ever started for it", a.id));
+            }
+            if !a.live() {
+                continue;
+            }
+            let sign = w.container.sign_of_life(&a.id).unwrap_or_default();
+            if a.proven_at.is_some() && sign == SignOfLife::default() {
+                broken.push(format!("5.2: attempt {} is proven, and its process was never heard or seen", a.id));
+            }
+            // What a look saw travels, and the object may freeze meanwhile.
+            if a.heartbeat_at == Some(rows.now) && sign.heard != Some(w.now()) && sign.seen.is_none() {
+                broken.push(format!("5.2: attempt {} was heard just now, and it was another process that spoke", a.id));
             }
         }
     }
