@@ -129,7 +129,7 @@ sim-long: toolchain ## 10,000 beads at once, then an hour of towns from a new se
 	  $(call simulate,--profile sim) --seed "$$seed" --runs 1000000 --seconds $(or $(call said,SECONDS),3600) --days $(or $(call said,DAYS),2)
 
 .PHONY: sim-check
-sim-check: toolchain ## does the simulator find bugs? Ten seeded ones, one after another (half an hour; ONLY=07 checks one)
+sim-check: toolchain ## does the simulator find bugs? Ten seeded ones, one after another (a quarter of an hour; ONLY=07 checks one)
 	@scripts/sim-check.sh $(call said,ONLY)
 
 .PHONY: soak

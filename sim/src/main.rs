@@ -2,10 +2,11 @@
 //!
 //! `--seed N` the first seed (1), `--runs N` so many seeds (1), `--days N` or `--hours N` how long each lives (a day),
 //! `--seconds N` no new run begins after so long, `--shrink N` seconds for shrinking (60); or `--flood N`: so many beads
-//! due at once. Ends with 1 if a promise was broken.
+//! due at once. `--json FILE`: what was covered goes there, too, if every promise was kept. Ends with 1 if one was broken.
 
 use gastown::town::time::HOUR;
 use gastown_sim::{Report, draw, flood, play, shrink};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -19,16 +20,28 @@ fn commit() -> String {
     if changed { format!("{head} with changes") } else { head }
 }
 
+/// The day, as the system's `date` has it.
+fn today() -> String {
+    let date = Command::new("date").args(["-u", "+%F"]).output();
+    date.map_or_else(|_| "unknown".to_owned(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+}
+
 #[allow(clippy::disallowed_methods, reason = "a host program that may take so long and no longer")]
 fn main() -> ExitCode {
     let mut given: BTreeMap<String, u64> = BTreeMap::new();
     let mut args = std::env::args().skip(1);
+    let mut file = None;
     while let Some(name) = args.next() {
+        if name == "--json" {
+            file = args.next();
+            continue;
+        }
         let known =
             ["--seed", "--runs", "--days", "--hours", "--seconds", "--shrink", "--flood"].contains(&name.as_str());
         let Some(value) = args.next().and_then(|v| v.parse().ok()).filter(|_| known) else {
             eprintln!(
-                "usage: gastown-sim [--seed N] [--runs N] [--days N | --hours N] [--seconds N] [--shrink N] | --flood N"
+                "usage: gastown-sim [--seed N] [--runs N] [--days N | --hours N] [--seconds N] [--shrink N] [--json FILE] | \
+                 --flood N"
             );
             return ExitCode::from(2);
         };
@@ -80,5 +93,19 @@ fn main() -> ExitCode {
     println!("{}", report.told());
     let last = seed + report.runs.saturating_sub(1);
     println!("seeds {seed} … {last}, {length}, commit {}: every promise was kept", commit());
+    if let Some(file) = file {
+        let told = json!({
+            "commit": commit(),
+            "date": today(),
+            "seeds": [seed, last],
+            "hours_each": hours,
+            "seconds": begun.elapsed().as_secs(),
+            "covered": report.json(),
+        });
+        if let Err(e) = std::fs::write(&file, format!("{told:#}\n")) {
+            eprintln!("{file}: {e}");
+            return ExitCode::from(2);
+        }
+    }
     ExitCode::SUCCESS
 }

@@ -12,6 +12,7 @@ use gastown_host::fault::Endpoint;
 use gastown_host::ids::SplitMix64;
 use gastown_host::sqlite::SqlFault;
 use gastown_host::world::{Ring, World};
+use serde_json::{Value as Json, json};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -96,6 +97,42 @@ impl Report {
             self.pairs.len(),
             or_none(cover::missing(&self.pairs)),
         )
+    }
+}
+
+impl Report {
+    /// The same for programs. Times are in hours, kinds and pairs are counted.
+    #[must_use]
+    pub fn json(&self) -> Json {
+        let [commands, voices, outcomes, ticks, crashes] = self.events;
+        let interrupted: Vec<Json> = self
+            .interrupted
+            .iter()
+            .map(|((effect, how_far), n)| json!({"effect": effect, "how_far": how_far, "times": n}))
+            .collect();
+        let pairs: Vec<Json> = self
+            .pairs
+            .iter()
+            .map(|((what, from, to), n)| json!({"what": what, "from": from, "to": to, "times": n}))
+            .collect();
+        json!({
+            "runs": self.runs,
+            "town_hours": self.lived / HOUR,
+            "steps": self.steps,
+            "commands": commands,
+            "voices": voices,
+            "outcomes": outcomes,
+            "ticks": ticks,
+            "crashes": crashes,
+            "verbs_with_a_failed_statement": self.failed_verbs,
+            "real_starts": self.starts,
+            "happened": self.deeds,
+            "happened_never": draw::kinds().filter(|kind| !self.deeds.contains_key(kind)).collect::<Vec<_>>(),
+            "calls_gone_wrong": self.calls,
+            "interrupted": interrupted,
+            "state_pairs": pairs,
+            "state_pairs_never": cover::missing(&self.pairs),
+        })
     }
 }
 
