@@ -150,8 +150,8 @@ impl Oracle {
         if changed.fates {
             blame(self, rows, changed, &mut broken);
             self.bookings(rows, &mut broken);
-            self.proofs(rows, changed, w, &mut broken);
         }
+        self.proofs(rows, changed, w, &mut broken);
         if changed.breakers || changed.fates || changed.rigs {
             breakers(rows, &mut broken);
         }
