@@ -18,6 +18,8 @@ export CARGO_TARGET_DIR=$work/target
 # patch may have touched in an earlier run is touched again, or that run's library would pass for fresh.
 mkdir -p "$tree"
 cd "$here"
+commit=$(git rev-parse --short=12 HEAD)
+git diff --quiet HEAD -- . ':!sim/bugs/found.json' || commit="$commit with changes"
 git ls-files -z --cached --others --exclude-standard -- Cargo.toml Cargo.lock rust-toolchain.toml clippy.toml src \
   migrations host runner sim bench/speed tests/oracle | while IFS= read -r -d '' file; do
   if [ -e "$file" ]; then printf '%s\0' "$file"; fi
@@ -89,8 +91,6 @@ for patch in "$here"/sim/bugs/*.patch; do
 done
 cd "$here"
 if [ $# -eq 0 ]; then
-  commit=$(git rev-parse --short=12 HEAD)
-  git diff --quiet HEAD -- . ':!sim/bugs/found.json' || commit="$commit with changes"
   node scripts/sim-found.mjs "$work/rows.tsv" "$commit" "$hours" "$last" "$clean" >sim/bugs/found.json
 fi
 if [ "$missed" -gt 0 ]; then

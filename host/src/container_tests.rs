@@ -242,6 +242,22 @@ fn a_stop_ends_the_dispatch_it_names_and_no_other() {
 }
 
 #[test]
+fn a_sign_of_life_is_of_the_process_that_gave_it_and_not_of_its_successor() {
+    let mut c = container();
+    start(&mut c, START, &request("a", "first", "0123abcd"));
+    assert_eq!(c.sign_of_life("first"), None, "a start that was accepted says nothing of its process");
+    let beat = c.run_until(START.plus(SECOND)).remove(0);
+    start(&mut c, START.plus(2 * SECOND), &request("a", "second", "0123abcd"));
+    // What the first one said arrives when the second one lives; then a look finds that one.
+    let later = START.plus(3 * SECOND);
+    c.heard(later, &beat, &Json::Null);
+    assert_eq!(c.sign_of_life("first"), Some(SignOfLife { heard: Some(later), seen: None }));
+    assert_eq!(c.sign_of_life("second"), None);
+    status_of(&mut c, later, "a");
+    assert_eq!(c.sign_of_life("second"), Some(SignOfLife { heard: None, seen: Some(later) }));
+}
+
+#[test]
 fn what_is_malformed_or_unknown_is_answered_as_the_protocol_says() {
     let mut c = container();
     for body in ["", "[]", "{}", r#"{"agentId":1}"#] {
