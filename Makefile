@@ -65,7 +65,12 @@ define worker
   WASM_BINDGEN_BIN="$$(command -v wasm-bindgen)" \
   WASM_OPT_BIN="$(CURDIR)/node_modules/.bin/wasm-opt" \
   ESBUILD_BIN="$(CURDIR)/node_modules/.bin/esbuild"; \
-  worker-build --release --panic-unwind --out-dir $(1) --locked -Zbuild-std-features=panic-unwind,optimize_for_size $(2)
+  if [ "$$(scripts/setup.sh panics)" = unwind ]; then \
+    worker-build --release --panic-unwind --out-dir $(1) --locked -Zbuild-std-features=panic-unwind,optimize_for_size $(2); \
+  else \
+    echo '  NOT AS DEPLOYED: without rust-src, this worker aborts on a panic' >&2; \
+    worker-build --release --out-dir $(1) --locked $(2); \
+  fi
 @wasm-opt $(WASM_FEATURES) --strip-debug $(1)/index_bg.wasm -o $(1)/index_bg.wasm
 @touch $(1)/index.js
 endef
@@ -100,7 +105,7 @@ test-host: toolchain ## the tests of the core, the host and the runner (cargo te
 test-worker: build programs $(if $(filter-out panic,$(ONLY)),,target/panic-probe/index.js) ## the tests of the built worker in workerd (ONLY=name runs one file)
 	$(call step,worker: node --test in workerd (crashes and timeouts are real and take the longest))
 	@rm -rf target/test-output && mkdir -p target/test-output
-	@GASTOWN_TEST_ALL=1 node --test --test-reporter=spec --test-reporter-destination=stdout \
+	@GASTOWN_PANICS=$$(scripts/setup.sh panics) GASTOWN_TEST_ALL=1 node --test --test-reporter=spec --test-reporter-destination=stdout \
 	  --test-reporter=tap --test-reporter-destination=target/test-output/report.tap tests/worker/$(or $(ONLY),*).test.mjs
 	@node tests/support/check-output.mjs
 
@@ -224,6 +229,8 @@ dry-run: build ## bundle as for a deployment, and send nothing
 
 .PHONY: deploy
 deploy: build ## deploy to your Cloudflare account (wrangler login and the secret GASTOWN_JWT_SECRET first)
+	@[ "$$(scripts/setup.sh panics)" = unwind ] || \
+	  { echo 'not deployed: a worker that aborts on a panic hangs requests; rustup component add rust-src, then make clean' >&2; exit 1; }
 	@wrangler deploy
 
 ##@ Clean

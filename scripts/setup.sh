@@ -6,6 +6,7 @@
 #   mutants    cargo-mutants, in ~/.cargo/bin
 #   npm        node_modules as locked
 #   name       prints the name of the toolchain to use (the Makefile exports it as RUSTUP_TOOLCHAIN)
+#   panics     prints what a panic does in the worker that this machine can build: unwind, or abort without rust-src
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,11 +39,21 @@ toolchain() {
     rustup toolchain install "$toolchain" --profile minimal
   fi
   installed=$(rustup component list --toolchain "$toolchain" --installed)
-  for component in rustfmt clippy rust-src; do
+  for component in rustfmt clippy; do
     grep -q "^$component" <<<"$installed" || rustup component add "$component" --toolchain "$toolchain"
   done
+  # Without it everything can be developed and tested but what a panic does (docs/decisions/009-panics.md).
+  grep -q '^rust-src' <<<"$installed" || rustup component add rust-src --toolchain "$toolchain" ||
+    say "rust-src could not be fetched: the worker is built to abort on a panic, and will not be deployed from here"
   grep -q '^rust-std-wasm32-unknown-unknown' <<<"$installed" ||
     rustup target add wasm32-unknown-unknown --toolchain "$toolchain"
+}
+
+# GASTOWN_PANICS=abort stands in for a machine without rust-src.
+panics() {
+  local library
+  library=$(RUSTUP_TOOLCHAIN=$toolchain rustc --print sysroot)/lib/rustlib/src/rust/library
+  if [ "${GASTOWN_PANICS:-}" != abort ] && [ -e "$library/std/Cargo.toml" ]; then echo unwind; else echo abort; fi
 }
 
 # install CRATE VERSION BINARY INSTALLED
@@ -80,7 +91,7 @@ toolchain=$(name)
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 for part in "$@"; do
   case $part in
-    toolchain | worker | deny | mutants | name) "$part" ;;
+    toolchain | worker | deny | mutants | name | panics) "$part" ;;
     npm) npm_ ;;
     *) say "no such part: $part"; exit 2 ;;
   esac

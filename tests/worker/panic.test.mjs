@@ -18,6 +18,9 @@ import { ROOT } from "../support/programs.mjs";
 
 expectPanics();
 
+/** Why nothing can be said here: `scripts/setup.sh panics` says that this machine cannot build what unwinds. */
+const skip = process.env.GASTOWN_PANICS === "abort" && "NOT CHECKED: without rust-src this worker aborts on a panic";
+
 const PROBE = join(ROOT, "target/panic-probe");
 const CONFIG = {
   dispatch: { start_timeout_ms: 1_000, heartbeat_timeout_ms: 1_000, backoff_ms: [200], jitter: 0, boot_timeout_ms: 1_000, max_attempts: 2 },
@@ -76,7 +79,7 @@ const PLACES = {
   answer: "after its command was committed",
 };
 
-describe("a request that panics", () => {
+describe("a request that panics", { skip }, () => {
   for (const [place, when] of Object.entries(PLACES)) {
     test(`${when} is answered 500 while earlier and later requests go on`, async () => {
       const { town, rig } = await setUp();
@@ -132,7 +135,7 @@ describe("a request that panics", () => {
   });
 });
 
-describe("a panic behind the alarm", () => {
+describe("a panic behind the alarm", { skip }, () => {
   const PLACES = {
     loop: "in the loop, with the start already booked",
     call: "in the call that starts an agent",
@@ -170,7 +173,7 @@ describe("a panic behind the alarm", () => {
   });
 });
 
-describe("the worker that ships", () => {
+describe("the worker that ships", { skip }, () => {
   test("cannot be made to panic on demand, and unwinds like the one that can", async () => {
     const built = async (folder) => Promise.all(["index_bg.wasm", "index.js"].map((name) => readFile(join(folder, name))));
     const [[shipped, glue], [probe, probeGlue]] = [await built(join(ROOT, "build")), await built(PROBE)];
