@@ -49,10 +49,15 @@ fn read(r: &Row) -> Result<StopAgent, SqlError> {
     Ok(StopAgent { stop_id: r.text(0)?, agent_id: AgentId(r.text(1)?), attempt_id: AttemptId(r.text(2)?) })
 }
 
-/// The stops that must go before a start of `bead` by `agent`; leased until that start has been answered.
+/// The stops that must go before a start of `bead` by `agent`; leased until that start has been answered. One for an agent
+/// that works on another bead by now waits on: the start of that one has replaced the process which it means.
 pub fn before_start(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, agent: &AgentId) -> Result<Vec<StopAgent>, TownError> {
     let rows = sql.query(
-        "SELECT stop_id, agent_id, attempt_id FROM stops WHERE bead_id = ?1 AND bead_id IS NOT NULL
+        "SELECT stop_id, agent_id, attempt_id
+         FROM stops
+         WHERE bead_id = ?1 AND bead_id IS NOT NULL
+           AND NOT EXISTS (SELECT 1 FROM attempts t
+                           WHERE t.agent_id = stops.agent_id AND t.agent_id <> ?2 AND t.finished_at IS NULL)
          UNION
          SELECT stop_id, agent_id, attempt_id FROM stops WHERE agent_id = ?2",
         &[bead.into(), agent.into()],
