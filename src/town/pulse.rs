@@ -73,6 +73,20 @@ struct Live {
     instance: Option<String>,
 }
 
+impl Live {
+    fn of(attempt: &Attempt) -> Self {
+        Self {
+            attempt: attempt.id.clone(),
+            proven: attempt.proven_at.is_some(),
+            lease_until: attempt.lease_until,
+            heartbeat_at: attempt.last_heartbeat_at,
+            looks: attempt.looks,
+            look_until: attempt.look_until,
+            instance: attempt.instance_id.clone(),
+        }
+    }
+}
+
 /// When somebody has to look at a live attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -141,7 +155,7 @@ impl Pulses {
             && known_instance;
         let lease_until = now.plus(roll.timeout);
         // A deadline that moves earlier, since the clock was set back, is news: the alarm stands at the later one.
-        let moves_on = self.heard.borrow().get(agent).is_none_or(|heard| heard.lease_until <= lease_until);
+        let moves_on = self.deadline(agent, live, roll.timeout).is_some_and(|was| was <= lease_until);
         if !nothing_new || !moves_on || !fresh(live.heartbeat_at, now) {
             return false;
         }
@@ -284,10 +298,10 @@ pub fn beat(
     Ok(())
 }
 
-/// The deadline that the memory has for an attempt, if it has one.
-pub fn lease(ctx: &Ctx<'_>, attempt: &Attempt) -> Option<Timestamp> {
-    let heard = ctx.pulses.and_then(|p| p.last(&attempt.agent)).filter(|heard| heard.attempt == attempt.id);
-    heard.map(|heard| heard.lease_until)
+/// When a live attempt has to be looked at, by its row and the memory; `None` = never.
+pub fn deadline(ctx: &Ctx<'_>, attempt: &Attempt, timeout: Millis) -> Option<Timestamp> {
+    let Some(pulses) = ctx.pulses else { return attempt.lease_until };
+    pulses.deadline(&attempt.agent, &Live::of(attempt), timeout)
 }
 
 /// Shows an attempt as it is known, not as its row has it.

@@ -83,8 +83,8 @@ pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat
     let lease = ctx.now.plus(config.dispatch.heartbeat_timeout_ms);
     let lease = if starting { lease.min(latest).max(ctx.now.plus(1)) } else { lease };
     // It may have moved earlier: the booking's is longer than a heartbeat's, a setting may have been lowered, and the
-    // clock may have stepped back.
-    let was = attempt.lease_until.max(pulse::lease(ctx, &attempt));
+    // clock may have stepped back since this deadline was set or the object was made.
+    let was = pulse::deadline(ctx, &attempt, config.dispatch.heartbeat_timeout_ms);
     beat.quiet &= was.is_some_and(|was| was <= lease);
     if starting {
         attempt::renew(sql, &attempt.id, lease, Some(ctx.now), instance)?;
