@@ -2,12 +2,13 @@
 //!
 //! An object works through its requests one after the other. Without a bound a burst would wait inside it until every
 //! caller has given up, and its bodies with it; with one, whoever cannot be served soon is told so before the body of the
-//! request is read. What keeps agents and their work alive has places of its own, which a burst of slings cannot take.
+//! request is read. What keeps agents and their work alive has places and bytes of its own, which a burst of slings cannot
+//! take, however large they are.
 //!
 //! *Guarantees.* Whoever is refused has changed nothing. A place is free again whatever becomes of its request.
 
 use super::route::Route;
-use crate::town::policy::{BYTES_IN_HAND, REQUESTS_IN_HAND, REQUESTS_RESERVED};
+use crate::town::policy::{BYTES_IN_HAND, BYTES_RESERVED, REQUESTS_IN_HAND, REQUESTS_RESERVED};
 use std::cell::Cell;
 
 /// Which requests keep their place longest.
@@ -54,10 +55,16 @@ impl Lane {
 /// What one object has in hand.
 #[derive(Debug, Default)]
 pub struct Hand {
-    ordinary: Cell<usize>,
-    vital: Cell<usize>,
-    bytes: Cell<usize>,
+    ordinary: Load,
+    vital: Load,
     shedding: Cell<bool>,
+}
+
+/// What it has in hand of one lane.
+#[derive(Debug, Default)]
+struct Load {
+    requests: Cell<usize>,
+    bytes: Cell<usize>,
 }
 
 /// A place in an object's hand; free again when dropped.
@@ -79,36 +86,47 @@ impl Hand {
     /// An empty one.
     #[must_use]
     pub const fn new() -> Self {
-        Self { ordinary: Cell::new(0), vital: Cell::new(0), bytes: Cell::new(0), shedding: Cell::new(false) }
+        Self { ordinary: Load::new(), vital: Load::new(), shedding: Cell::new(false) }
+    }
+
+    const fn load(&self, lane: Lane) -> &Load {
+        match lane {
+            Lane::Ordinary => &self.ordinary,
+            Lane::Vital => &self.vital,
+        }
     }
 
     /// Takes a request with a body of so many bytes, or refuses it.
     pub fn take(&self, lane: Lane, bytes: usize) -> Result<Place<'_>, Full> {
-        let (taken, limit) = match lane {
-            Lane::Ordinary => (&self.ordinary, REQUESTS_IN_HAND),
-            Lane::Vital => (&self.vital, REQUESTS_RESERVED),
+        let (most, most_bytes) = match lane {
+            Lane::Ordinary => (REQUESTS_IN_HAND, BYTES_IN_HAND),
+            Lane::Vital => (REQUESTS_RESERVED, BYTES_RESERVED),
         };
-        let held = self.bytes.get().saturating_add(bytes);
-        // A single large body is taken by an idle object, however large the edge lets it be.
-        let too_much = held > BYTES_IN_HAND && self.ordinary.get() + self.vital.get() > 0;
-        if taken.get() >= limit || too_much {
+        let load = self.load(lane);
+        let (requests, held) = (load.requests.get(), load.bytes.get().saturating_add(bytes));
+        // A single large body is taken by an idle lane, however large the edge lets it be.
+        let too_much = held > most_bytes && requests > 0;
+        if requests >= most || too_much {
             return Err(Full { first: !self.shedding.replace(true) });
         }
-        taken.set(taken.get() + 1);
-        self.bytes.set(held);
+        load.requests.set(requests + 1);
+        load.bytes.set(held);
         Ok(Place { hand: self, lane, bytes })
+    }
+}
+
+impl Load {
+    const fn new() -> Self {
+        Self { requests: Cell::new(0), bytes: Cell::new(0) }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let taken = match self.lane {
-            Lane::Ordinary => &self.hand.ordinary,
-            Lane::Vital => &self.hand.vital,
-        };
-        taken.set(taken.get().saturating_sub(1));
-        self.hand.bytes.set(self.hand.bytes.get().saturating_sub(self.bytes));
-        if self.hand.ordinary.get() < REQUESTS_IN_HAND / 2 {
+        let load = self.hand.load(self.lane);
+        load.requests.set(load.requests.get().saturating_sub(1));
+        load.bytes.set(load.bytes.get().saturating_sub(self.bytes));
+        if self.hand.ordinary.requests.get() < REQUESTS_IN_HAND / 2 {
             self.hand.shedding.set(false);
         }
     }
@@ -141,14 +159,17 @@ mod tests {
         slings.pop();
         assert!(hand.take(Lane::Ordinary, 1).is_ok());
         drop(slings);
-        assert_eq!((hand.ordinary.get(), hand.vital.get(), hand.bytes.get()), (0, 0, 0));
+        assert_eq!((hand.ordinary.requests.get(), hand.ordinary.bytes.get()), (0, 0));
     }
 
     #[test]
     fn large_bodies_fill_a_hand_sooner_and_one_alone_always_fits() {
         let hand = Hand::new();
         let large = hand.take(Lane::Ordinary, BYTES_IN_HAND + 1).unwrap();
-        assert_eq!(hand.take(Lane::Vital, 1).unwrap_err(), Full { first: true });
+        assert_eq!(hand.take(Lane::Ordinary, 1).unwrap_err(), Full { first: true });
+        drop(large);
+        let large = hand.take(Lane::Vital, BYTES_RESERVED + 1).unwrap();
+        assert!(hand.take(Lane::Vital, 1).is_err() && hand.take(Lane::Ordinary, 1).is_ok());
         drop(large);
         let quarter: Vec<_> = (0..4).map(|_| hand.take(Lane::Ordinary, BYTES_IN_HAND / 4).unwrap()).collect();
         assert!(hand.take(Lane::Ordinary, 1_000).is_err());

@@ -252,6 +252,9 @@ pub const REQUESTS_RESERVED: usize = 512;
 /// Bytes of bodies in hand. A quarter of the 128 MB that the objects and workers of one isolate share, since a text is
 /// held as it came and as it was read.
 pub const BYTES_IN_HAND: usize = 32 * 1024 * 1024;
+/// Bytes of their own for [`REQUESTS_RESERVED`]: 16 KB each, where a heartbeat has some 300 bytes and a summary of finished
+/// work seldom more than a few thousand. With [`BYTES_IN_HAND`], held twice, it leaves a third of the isolate's memory.
+pub const BYTES_RESERVED: usize = 8 * 1024 * 1024;
 
 // ── retention: nothing that is appended to grows for ever ────────────────────────────────────────────────────────
 
