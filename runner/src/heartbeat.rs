@@ -29,6 +29,9 @@ use tokio::{
 /// How long an agent that has just started waits for others that start with it.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// How long a busy worker is left alone at least: `Retry-After: 0` must not make a loop without a pause.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The most agents that one call may carry (`api.md`).
 const AGENTS_PER_CALL: usize = 500;
 
@@ -50,8 +53,11 @@ impl Due {
         self.bell.notify_one();
     }
 
+    /// May be given up at any time: whoever was gathered is still due then, though the bell has been heard.
     async fn gathered(&self) -> Vec<Arc<Dispatch>> {
-        self.bell.notified().await;
+        if text::lock(&self.agents).is_empty() {
+            self.bell.notified().await;
+        }
         sleep(GATHER).await;
         std::mem::take(&mut *text::lock(&self.agents))
     }
@@ -146,7 +152,8 @@ async fn tell_all(runner: &Arc<Runner>, lanes: &mut HashMap<Destination, Lane>) 
         }
         if let Some((patience, agents)) = taken.refused {
             // Never longer than a heartbeat may be away: the worker asks after agents that stay silent.
-            lane.not_before = Some(Instant::now() + jittered(patience.min(runner.config.heartbeat)));
+            let patience = patience.max(LEAST_PATIENCE).min(runner.config.heartbeat);
+            lane.not_before = Some(Instant::now() + jittered(patience));
             lane.waiting = agents;
         }
     }
@@ -211,5 +218,36 @@ async fn one_by_one(runner: &Arc<Runner>, agents: Vec<Arc<Dispatch>>) -> Taken {
 async fn heard(runner: &Arc<Runner>, voice: &Voice, said: &Value) {
     if let Some(nonce) = data_text(said, "drainNonce") {
         runner.acknowledge(voice, nonce).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        request::StartRequest,
+        voice::{Tokens, client},
+    };
+    use tokio::time::timeout;
+
+    fn dispatch(agent: &str) -> Arc<Dispatch> {
+        let request = json!({
+            "agentId": agent, "rigId": "r1", "townId": "t1", "role": "polecat", "name": agent, "identity": agent,
+            "prompt": "p", "model": "m", "systemPrompt": "s", "gitUrl": "https://git.example.com/r.git", "branch": "b",
+            "defaultBranch": "main", "dispatchId": "d1",
+        });
+        let request = StartRequest::parse(request.to_string().as_bytes(), true).unwrap();
+        let (tokens, town) = (Tokens::default(), "t1".to_owned());
+        Dispatch::new(&request, Voice { http: client().unwrap(), api: None, town, tokens, headers: Vec::new() })
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_starts_while_something_else_is_due_is_told_next() {
+        let due = Due::default();
+        due.now(dispatch("a1"));
+        // A busy worker may be asked again just now: the loop turns to that, with the bell heard and nobody gathered.
+        assert!(timeout(GATHER / 4, due.gathered()).await.is_err());
+        let told = timeout(Duration::from_secs(5), due.gathered()).await.expect("its first heartbeat is lost");
+        assert_eq!(told.len(), 1);
     }
 }

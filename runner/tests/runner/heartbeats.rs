@@ -95,3 +95,20 @@ async fn work_that_a_busy_worker_does_not_take_is_brought_again() {
     assert_eq!(bench.worker.count(|call| call.is("a1", "done")), 3);
     assert_eq!(bench.worker.count(|call| call.is("a1", "completed")), 0);
 }
+
+#[tokio::test]
+async fn a_busy_worker_that_names_no_time_is_not_asked_without_a_pause() {
+    for path in ["/heartbeats", "/heartbeat"] {
+        let bench = Bench::with(&[("GASTOWN_HEARTBEAT_MS", "1000")]).await;
+        bench.worker.rule(move |call| {
+            let busy = json!({ "success": false, "error": "busy", RETRY_AFTER: 0 });
+            let older = call.is_heartbeats() && path != "/heartbeats";
+            let status = if older { 404 } else { 503 };
+            (older || call.path.ends_with(path)).then_some((status, busy))
+        });
+        bench.started(&bench.polecat("a1", "exec sleep 60")).await;
+        let calls = || bench.worker.count(|call| call.path.ends_with(path));
+        eventually("it is asked again", || calls() >= 3).await;
+        assert!(calls() <= 4, "{} calls at once", calls());
+    }
+}
