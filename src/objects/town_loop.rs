@@ -146,6 +146,11 @@ impl Turns {
         self.beat.set(None);
         self.flight.replace(Flight::default());
     }
+    /// Nothing is due: nothing fails, and nothing is stuck.
+    fn rest(&self) {
+        self.stuck.set(0);
+        self.falls.set(0);
+    }
     fn begin(&self, now: Timestamp) -> u64 {
         let epoch = self.epoch.get().wrapping_add(1);
         self.epoch.set(epoch);
@@ -172,10 +177,12 @@ impl TownDO {
             self.turns.ring();
             return;
         }
-        if let Some(wake) = self.nothing_is_due(began)
-            && self.arm(wake).await
-        {
-            return;
+        if let Some(wake) = self.nothing_is_due(began) {
+            // Whatever kept the town from making progress is over: what comes next is not slowed down for it.
+            self.turns.rest();
+            if self.arm(wake).await {
+                return;
+            }
         }
         let epoch = self.turns.begin(began);
         let mut dead_man: Option<Timestamp> = None;

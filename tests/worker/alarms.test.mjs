@@ -150,6 +150,24 @@ describe("driven by hand", () => {
     assert.equal(fake.starts.length, 1);
   });
 
+  test("a town that was slowed down because its ticks failed is as quick as ever once nothing is due", async () => {
+    const { town, rig } = await slung({ dispatch: { heartbeat_timeout_ms: 3_600_000 } });
+    await town.runAlarms();
+    await fake.heartbeat(fake.live[0].agentId);
+    await town.runAlarms();
+
+    await town.sql("CREATE TRIGGER no_attempts BEFORE INSERT ON attempts BEGIN SELECT RAISE(ABORT, 'no more rows'); END");
+    const { bead } = await town.rig(rig.id).sling({ title: "cannot be booked" });
+    while ((await town.alarm()) - h.now < 10_000) await town.runNextAlarm();
+    await town.sql("DROP TRIGGER no_attempts");
+    await town.ok("POST", `/beads/${bead.bead_id}/cancel`, { reason: "not needed" });
+    await town.runNextAlarm();
+    assert.ok((await town.alarm()) - h.now > 60_000, "nothing is due but the lease");
+
+    await town.rig(rig.id).sling({ title: "fresh" });
+    assert.ok((await town.alarm()) - h.now < 1_000, `it waits for ${(await town.alarm()) - h.now} ms`);
+  });
+
   test("beads behind an open breaker add no alarm: the probe stands for all of them", async () => {
     const town = await h.createTown();
     const rig = await town.createRig();
