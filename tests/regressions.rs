@@ -18,12 +18,13 @@
     reason = "test code: a broken promise must stop the test"
 )]
 
-use gastown::town::command::{Actor, Command, Heartbeat};
+use gastown::town::command::{Actor, Command, Heartbeat, NewBead};
 use gastown::town::id::AgentId;
 use gastown::town::time::{MINUTE, SECOND};
 use gastown_host::behaviour::{Behaviour, Says};
 use gastown_host::fault::{Endpoint, Fault};
 use gastown_host::world::{Fate, World};
+use serde_json::json;
 
 /// A late `done` undoes the failure that the silence was taken for. Were it remembered, the next infra failure would be
 /// charged although nothing speaks against the bead (`domain.md` 10, 4).
@@ -165,4 +166,31 @@ fn events_since_a_moment_are_the_newest_ones_after_it() {
     assert!(!later.is_empty() && later.len() < all.as_array().unwrap().len());
     let few = w.must(Command::ListEvents { bead_id: None, since, limit: Some(3) });
     assert_eq!(few.as_array().unwrap()[..], after.as_array().unwrap()[..3]);
+}
+
+/// A backoff ends while the town is full, and then the object's clock steps back before that end. The bead has joined the
+/// ready queue; a gate that still read its old backoff would refuse it at every tick, and the town would spin.
+#[test]
+fn a_backoff_that_has_ended_does_not_begin_again_when_the_clock_steps_back() {
+    let (mut w, rig) = World::founded(1);
+    w.patch_config(json!({"dispatch": {"max_agents": 1}}));
+    w.container.behave(|start| match start.nth {
+        0 => Behaviour::fails(0, "at once"),
+        _ => Behaviour::hangs(),
+    });
+    let bead = w.sling(&rig, "Fails once");
+    w.run_for(SECOND);
+    let long = w.sling(&rig, "Takes the only place");
+    w.run_for(10 * MINUTE);
+    // A second place goes to a bead that is more urgent.
+    let urgent = NewBead { title: "Urgent".to_owned(), priority: Some("critical".to_owned()), ..NewBead::default() };
+    w.must(Command::Sling { rig_id: rig, bead: urgent });
+    w.patch_config(json!({"dispatch": {"max_agents": 2}}));
+    w.run_for(SECOND);
+    let due = w.sql.peek("SELECT bead_id FROM beads WHERE status = 'open' AND not_before IS NULL ORDER BY seq", &[]);
+    assert_eq!(due.first().map(|r| r.text(0).unwrap()), Some(bead.0.clone()), "{}", w.journal());
+    w.step_clock(-20 * MINUTE);
+    w.must(Command::CancelBead { bead_id: long, reason: "not wanted".to_owned() });
+    w.run_for(MINUTE);
+    assert_eq!(w.attempts(&bead).len(), 2, "{}", w.journal());
 }

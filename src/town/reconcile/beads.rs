@@ -20,7 +20,8 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View) -> Result<Vec<Effect>,
 
 /// Backoffs that have passed: their beads join the ready queue, where priority and age rule.
 ///
-/// *Guarantees*: at most a hundred a tick, oldest first; the wake-up for the rest is at once.
+/// *Guarantees*: at most a hundred a tick, oldest first; the wake-up for the rest is at once. What has passed is over: a
+/// clock that steps back does not bring it again, or the gate would refuse what the ready queue offers.
 pub fn ripen(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     let passed = any(
         sql,
@@ -32,7 +33,9 @@ pub fn ripen(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     }
     sql.execute(
         "UPDATE beads
-         SET not_before = NULL
+         SET not_before = NULL,
+             next_dispatch_at = CASE WHEN next_dispatch_at > ?1 THEN next_dispatch_at END,
+             review_not_before = CASE WHEN review_not_before > ?1 THEN review_not_before END
          WHERE bead_id IN (SELECT bead_id FROM beads INDEXED BY beads_not_before
                            WHERE not_before IS NOT NULL AND not_before <= ?1
                            ORDER BY not_before
