@@ -103,7 +103,7 @@ impl Refusal {
     pub fn overloaded(spread: u8) -> Self {
         Self {
             retry_after: Some(spread_out(OVERLOAD_PAUSE, spread)),
-            ..Self::new(503, "overloaded", "The town is overloaded: ask again later")
+            ..Self::new(503, OVERLOADED, "The town is overloaded: ask again later")
         }
     }
     /// 503: the object could not be reached this time, and asking again is safe. `spread` as above.
@@ -163,6 +163,9 @@ impl From<TownError> for Refusal {
 /// How many issues a 400 lists. A body of 1 MB has room for 350,000 wrong list entries, whose issues would be an answer of
 /// 30 MB; whoever mends the first fifty learns of the rest.
 pub const ISSUES_SHOWN: usize = 50;
+
+/// The code of a request that was sent away before anything of it was done.
+pub const OVERLOADED: &str = "overloaded";
 
 /// How long an overloaded object is left alone at least: several times what it takes to work off all it has in hand.
 const OVERLOAD_PAUSE: Millis = 5 * SECOND;

@@ -2,13 +2,14 @@
 //!
 //! The rule: whoever asks again after a failure ends up right. Making writes the registry first for a town (nobody can
 //! reach a town that is not registered) and the town first for a rig (the town decides about its name), and takes the
-//! first write back if the second fails. A worker that dies between the two takes nothing back: such a town can be seen
-//! and deleted, such a rig is finished when it is asked for again ([`finish_rig`]). Removing goes to the town first and forgets last, so that what could not be
-//! removed can still be found and removed again.
+//! first write back if the second was refused. Where nobody knows how the second one ended, because its answer was lost or
+//! the worker died, nothing is taken back: such a town can be seen and deleted, such a rig is finished when it is asked
+//! for again ([`finish_rig`]). Removing goes to the town first and forgets last, so that what could not be removed can
+//! still be found and removed again.
 
 use super::{
     auth::Admitted,
-    envelope::Refusal,
+    envelope::{OVERLOADED, Refusal},
     errand::What,
     fields::Body,
     fleet::{FleetAnswer, FleetRequest, RigRow},
@@ -105,17 +106,25 @@ async fn create_rig(door: Door<'_>, admitted: &Admitted, user: &str, rig: NewRig
         default_branch: rig.default_branch,
         platform_integration_id: rig.platform_integration_id,
     };
-    match door.fleet(&register).await {
+    let mut registered = door.fleet(&register).await;
+    if registered.as_ref().is_err_and(|refusal| refusal.code != OVERLOADED) {
+        // The answer was lost, and the rig may be registered: registering it again is registering it once.
+        registered = door.fleet(&register).await;
+    }
+    match registered {
         Ok(FleetAnswer::Rig(row)) => data(201, row),
         Ok(FleetAnswer::NoTown) => {
             // The town was deleted meanwhile.
             forget(door, &town, remove()).await;
             Err(Refusal::missing("Town"))
         }
-        Ok(_) | Err(_) => {
+        Err(refusal) if refusal.code == OVERLOADED => {
+            // It was sent away, so nothing was written.
             forget(door, &town, remove()).await;
-            Err(Refusal::new(500, "internal", "Failed to configure rig"))
+            Err(refusal)
         }
+        // Nobody knows whether it is registered, so it stays in the town: whoever asks again finishes it.
+        Ok(_) | Err(_) => Err(Refusal::new(500, "internal", "Failed to configure rig: ask again")),
     }
 }
 

@@ -5,12 +5,14 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { dealt } from "../crash/plan.mjs";
+import { dealt, drawn } from "../crash/plan.mjs";
 import { AWAITS, POINTS, SPARE } from "../crash/points.mjs";
 import { Stage } from "../crash/stage.mjs";
 import { ROOT } from "../support/programs.mjs";
 
 const ROUNDS = 20;
+/** Seeds at which `make soak` once found something, and what. */
+const FOUND = [[5038, "a rig that the registry wrote down, of which the answer was lost, was taken back from the town alone"]];
 
 describe("an object that dies", () => {
   let stage;
@@ -23,6 +25,8 @@ describe("an object that dies", () => {
     const points = acts.filter(({ order }) => order).map(({ order }) => (order.mode === "kill" ? order.point : `${order.point} (abort)`));
     test(`at ${points.join(", ")}: nothing lost, nothing twice`, () => stage.play({ seed, acts }));
   }
+
+  for (const [seed, what] of FOUND) test(`from seed ${seed}, not again: ${what}`, () => stage.play(drawn(seed)));
 
   test("died at every point of the table by kill -9", () => {
     const reached = new Set(stage.deaths.filter(({ mode }) => mode === "kill").map(({ point }) => point));
