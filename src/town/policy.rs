@@ -241,13 +241,15 @@ pub const PRIME_BEADS: u32 = 20;
 /// Newest beads of a rig among which prime looks for open ones, so that it reads the same whatever is stored.
 pub const PRIME_LOOKBACK: u32 = 200;
 
-// ── overload: what one object has in hand at once (`docs/decisions/008`; measured by `bench/throughput.mjs`) ─────────
+// ── overload: what one object has in hand at once (`docs/decisions/008`) ─────────────────────────────────────────
 
 /// Requests in hand beyond which slings, lists and the like are answered 503. At some 100 slings a second, which two
-/// cores serve, the last of them waits a good second; nobody's patience (10 s for the shortest call) is near.
+/// cores serve (`bench/throughput.mjs`), the last of them waits a good second; nobody's patience (10 s for the shortest
+/// call) is near.
 pub const REQUESTS_IN_HAND: usize = 128;
 /// Places of their own for heartbeats, finished work and drains: all the agents that a container of the
-/// predecessor's kind may hold ([`COUNT_MAX`] at most, 20 by default) speak in the same moment, one call each.
+/// predecessor's kind may hold ([`COUNT_MAX`] at most, 20 by default) speak in the same moment, one call each. Derived,
+/// not measured, as are the bytes below.
 pub const REQUESTS_RESERVED: usize = 512;
 /// Bytes of bodies in hand. A quarter of the 128 MB that the objects and workers of one isolate share, since a text is
 /// held as it came and as it was read.
