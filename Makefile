@@ -25,29 +25,29 @@ step = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 help: ## what there is (this text)
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n\033[1m%s\033[0m\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 
 .PHONY: demo
-demo: build programs ## a town at work, from a fresh clone: five beads, an outage, the recovery (half a minute after the build)
+demo: build programs ## a town at work: five beads, an outage, the recovery (half a minute after the build)
 	@node scripts/demo/main.mjs
 
 .PHONY: dev
-dev: build programs ## the worker and the runner, until Ctrl-C (PORT=8787); state is kept in .gastown/
+dev: build programs ## the worker and the runner, until Ctrl-C [PORT=8787]; state is kept in .gastown/
 	@node scripts/dev.mjs
 
 # A variable only as given on this command line: the shell has a USER, and whoever follows the README has a TOWN.
 said = $(if $(findstring command,$(origin $1)),$($1))
 
 .PHONY: token
-token: node_modules/.gastown-lock ## print a token: make token USER=alice [SCOPE=operator] [TOWN=id]
+token: node_modules/.gastown-lock ## print a token: USER=alice [SCOPE=operator] [TOWN=id]
 	@$(if $(call said,USER),,echo 'usage: make token USER=name [SCOPE=user|operator] [TOWN=id]' >&2; exit 2;) \
 	  node scripts/token.mjs --user '$(USER)' --scope '$(or $(call said,SCOPE),user)' $(if $(call said,TOWN),--town '$(TOWN)')
 
 ##@ Develop
 
 .PHONY: setup
-setup: ## bring in all tools, pinned, where they are missing (every other target does so by itself)
+setup: ## bring in all tools, pinned, where missing (every other target does so by itself)
 	@scripts/setup.sh toolchain worker npm deny
 
 .PHONY: build
@@ -110,12 +110,12 @@ test-worker: build programs $(if $(filter-out panic,$(ONLY)),,target/panic-probe
 	@node tests/support/check-output.mjs
 
 .PHONY: test-demo
-test-demo: build programs ## the demo's own test: breaks one thing at a time, the demo must say so (half a minute)
+test-demo: build programs ## the demo's own test: breaks one thing at a time, and the demo must say so
 	$(call step,demo: node --test; nine broken demos and three that are interrupted)
 	@node --test --test-reporter=spec tests/demo/*.test.mjs
 
 .PHONY: fuzz
-fuzz: build programs ## poisoned requests at the edge, the town, the worker and the runner: make fuzz [SEED=n] [ROUNDS=10]
+fuzz: build programs ## poisoned requests at the edge, the town, the worker, the runner [SEED=n] [ROUNDS=10]
 	@export FUZZ_SEED=$(or $(call said,SEED),$$(date +%s)) FUZZ_ROUNDS=$(or $(call said,ROUNDS),10); echo "seed $$FUZZ_SEED, $$FUZZ_ROUNDS rounds"; \
 	  cargo test --test fuzz -- --nocapture && cargo test --package gastown-runner --test runner fuzz && \
 	  node --test --test-reporter=spec tests/worker/fuzz.test.mjs
@@ -123,26 +123,29 @@ fuzz: build programs ## poisoned requests at the edge, the town, the worker and 
 simulate = cargo run --quiet $1 --package gastown-sim --bin gastown-sim --
 
 .PHONY: sim
-sim: toolchain ## simulated towns against the invariants: make sim [SEED=1] [DAYS=1 | HOURS=n] [RUNS=1]; replays a failure exactly
+sim: toolchain ## simulated towns against every invariant [SEED=1] [DAYS=1|HOURS=n] [RUNS=1]
 	@$(call simulate) --seed $(or $(call said,SEED),1) --runs $(or $(call said,RUNS),1) \
 	  $(if $(call said,HOURS),--hours $(HOURS),--days $(or $(call said,DAYS),1))
 
+# With no SEED the seed is the time, here and in soak and fuzz; each says which it took.
 .PHONY: sim-long
-sim-long: toolchain ## 10,000 beads at once, then an hour of towns from a new seed, until something breaks (SECONDS=3600, DAYS=2)
+sim-long: toolchain ## 10,000 beads at once, then new towns for an hour [SEED=n] [SECONDS=3600] [DAYS=2]
 	@$(call simulate,--profile sim) --flood 10000
 	@seed=$(or $(call said,SEED),$$(date +%s)); echo "from seed $$seed"; \
 	  $(call simulate,--profile sim) --seed "$$seed" --runs 1000000 --seconds $(or $(call said,SECONDS),3600) --days $(or $(call said,DAYS),2)
 
 .PHONY: sim-check
-sim-check: toolchain ## does the simulator find bugs? Ten seeded ones, one after another (a quarter of an hour; ONLY=07 checks one)
+sim-check: toolchain ## ten seeded bugs, each of which the simulator must find (15 minutes) [ONLY=07]
 	@scripts/sim-check.sh $(call said,ONLY)
 
+# `ROUNDS=1 SEED=n` plays one round again. DEALT=1 deals the rounds as `make test` does, instead of drawing them.
 .PHONY: soak
-soak: build ## kill workerd at drawn awaits and restart it, again and again: make soak [ROUNDS=300] [SEED=n] [DEALT=1]; one round replays its seed
+soak: build ## kill workerd at drawn awaits and restart it [ROUNDS=300] [SEED=n] [DEALT=1]
 	@nice -n 19 node tests/crash/soak.mjs $(or $(call said,ROUNDS),300) '$(call said,SEED)' '$(call said,DEALT)'
 
+# FILE=src/town/dispatch/gate.rs mutates one file, SHARD=0/16 is one of 16 batches, SLOW=1 adds the slow tests.
 .PHONY: mutants
-mutants: toolchain ## mutation testing: make mutants [FILE=src/town/dispatch/gate.rs] [SHARD=0/8] [SLOW=1]; hours for all (docs/mutants.md)
+mutants: toolchain ## mutation testing (docs/mutants.md), hours for all [FILE=path] [SHARD=0/16] [SLOW=1]
 	@scripts/setup.sh mutants
 	@SLOW=$(call said,SLOW) scripts/mutants.sh '$(call said,FILE)' '$(call said,SHARD)'
 
@@ -161,7 +164,7 @@ lint: toolchain ## rustfmt, clippy for host and wasm32, cargo-deny
 	@cargo deny --config deny-worker.toml --exclude-dev --target wasm32-unknown-unknown check --hide-inclusion-graph bans
 
 .PHONY: audit
-audit: node_modules/.gastown-lock toolchain ## known vulnerabilities of what this is built from; fails if a database cannot be asked
+audit: node_modules/.gastown-lock toolchain ## known vulnerabilities of what this is built from; fails if a database is silent
 	@scripts/setup.sh deny
 	@scripts/audit.sh
 
@@ -177,32 +180,34 @@ ci: ## what CI runs: lint, test, a dry run of the deployment, the demo and its t
 bench: bench-size bench-cost bench-speed bench-instructions ## figures: size and start-up of the worker, what a town costs an hour, how fast it is
 
 .PHONY: bench-size
-bench-size: build ## size and start-up of the worker, against their bounds
+bench-size: build ## size of the worker, against its bound, and its start-up
 	@scripts/size.sh
 	@node bench/start-up.mjs
 
+# ONLY=B_1000 counts one workload, STATEMENTS=3 shows the three costliest statements of each, UPDATE=1 writes the file anew.
 .PHONY: bench-cost
-bench-cost: build ## what a town costs an hour, counted in workerd, against the committed figures (UPDATE=1 commits them, STATEMENTS=n, ONLY=B_1000)
+bench-cost: build ## cost of an hour against bench/figures.json [ONLY=B_1000] [STATEMENTS=n] [UPDATE=1]
 	@UPDATE='$(call said,UPDATE)' ONLY='$(call said,ONLY)' STATEMENTS='$(call said,STATEMENTS)' node bench/main.mjs
 
 .PHONY: bench-speed
-bench-speed: toolchain ## time of a tick, a command and an explanation at 1 k, 10 k and 100 k beads (criterion)
+bench-speed: toolchain ## time of a tick, a command, an explanation at 1 k, 10 k and 100 k beads (criterion)
 	@cargo bench --quiet --package gastown-speed --bench speed
 
 .PHONY: bench-instructions
-bench-instructions: toolchain node_modules/.gastown-lock ## instructions of the same, against the committed counts (callgrind)
+bench-instructions: toolchain node_modules/.gastown-lock ## instructions of the same, against bench/instructions.json (needs valgrind)
 	@node bench/instructions.mjs
 
 .PHONY: bench-throughput
-bench-throughput: build ## what one object serves a second on this machine, in workerd (idle machine, half a minute)
+bench-throughput: build ## what one object serves a second, in workerd (idle machine, half a minute)
 	@node bench/throughput.mjs
 
 .PHONY: soak-load
-soak-load: build programs ## ten thousand slings against one object, two thousand at once (SLINGS=10000; some minutes)
+soak-load: build programs ## 10,000 slings against one object, 2,000 at once; some minutes [SLINGS=10000]
 	@OVERLOAD_SLINGS=$(or $(call said,SLINGS),10000) GASTOWN_TEST_ALL=1 node --test --test-reporter=spec tests/worker/overload.test.mjs
 
+# SECONDS of simulated towns, ROUNDS of crashes. The mutants take longest; what `make test` asserts is not repeated.
 .PHONY: proof
-proof: build programs ## everything that docs/proof.md tells, and the page itself: two hours (SECONDS=1800 of simulation, ROUNDS=300 of crashes)
+proof: build programs ## run what docs/proof.md tells, and write it; hours [SECONDS=1800] [ROUNDS=300]
 	$(call step,simulated towns)
 	@$(call simulate,--profile sim) --flood 10000
 	@$(call simulate,--profile sim) --seed "$$(date +%s)" --runs 1000000 --seconds $(or $(call said,SECONDS),1800) --days 2 --json sim/long.json
@@ -228,7 +233,7 @@ dry-run: build ## bundle as for a deployment, and send nothing
 	@wrangler deploy --dry-run --containers-rollout=none --outdir target/dry-run
 
 .PHONY: deploy
-deploy: build ## deploy to your Cloudflare account (wrangler login and the secret GASTOWN_JWT_SECRET first)
+deploy: build ## deploy to your Cloudflare account (first: wrangler login; the secret, see README)
 	@[ "$$(scripts/setup.sh panics)" = unwind ] || \
 	  { echo 'not deployed: a worker that aborts on a panic hangs requests; rustup component add rust-src, then make clean' >&2; exit 1; }
 	@wrangler deploy
