@@ -16,6 +16,8 @@ const json = (name) => (existsSync(path(name)) ? JSON.parse(readFileSync(path(na
 const n = (value) => (value === null || value === undefined ? "–" : Number(value).toLocaleString("en-US", { maximumFractionDigits: 1 }));
 const money = (value) => `$${value.toFixed(2)}`;
 const table = (head, rows) => [head, head.map((_, i) => (i === 0 ? "---" : "--:")), ...rows].map((row) => `| ${row.join(" | ")} |`).join("\n");
+/** Prose in lines that fit the page, however long its figures are. */
+const wrap = (text) => text.replaceAll(/\s+/g, " ").replaceAll(/(.{1,128})(?: |$)/g, "$1\n").trimEnd();
 /** Words, with the dashes of an argument's name taken out. */
 const plain = (name) => name.replaceAll(/[_-]/g, " ");
 
@@ -52,9 +54,14 @@ function cost({ ours, predecessor, targets }) {
     ];
   });
   const bounds = Object.entries(targets).map(([key, bound]) => `${key.replace(/_(\d+)$/, ", $1").replace("_", " ")}: ${Object.entries(bound).map(([field, most]) => `${plain(field)} ≤ ${n(most)}`).join(", ")}`);
-  return `${table(["per town-hour, ours (the predecessor's)", "ticks", "rows read", "rows written", "container calls", "a month"], rows)}
+  return `Each workload is one hour of one town in workerd, with the clock moved by hand: counted, not estimated (\`bench/workloads.mjs\`).
+\`make bench-cost\` runs them all and fails if one differs from \`bench/figures.json\`; \`ONLY=B_1000\` counts one of them; \`make test\`
+counts small ones. The predecessor was measured once, on its own code; nothing here measures it again (\`bench/predecessor.mjs\`).
 
-An alarm that is set counts as one row written. Targets, all met (\`tests/worker/proof.test.mjs\`):
+${table(["per town-hour, ours (the predecessor's)", "ticks", "rows read", "rows written", "container calls", "a month"], rows)}
+
+The last number of a name is how many beads or agents there are. An alarm that is set counts as one row written. A month is 720
+such hours, at $0.001 per million rows read and $1 per million written. Targets, all met (\`tests/worker/proof.test.mjs\`):
 
 ${bounds.map((bound) => `* ${bound}`).join("\n")}
 
@@ -64,29 +71,44 @@ What was hot and why it is not any more: [decisions/010](decisions/010-fewer-row
 function speed(counts) {
   const sizes = [...new Set(Object.keys(counts).map((key) => Number(key.split(" ")[1])))];
   const rows = ["tick", "handle", "explain"].map((verb) => [`\`${verb}\``, ...sizes.map((size) => n(counts[`${verb} ${size}`]))]);
-  return table(["instructions (callgrind)", ...sizes.map((size) => `${n(size)} beads`)], rows);
+  return `Counted by callgrind on the host. Without valgrind the command prints NOT CHECKED and has checked nothing: install valgrind, run
+it again. It fails if a count is more than 1 % away from \`bench/instructions.json\`; the counts belong to the pinned compiler and
+SQLite. To replace the file: \`node bench/instructions.mjs write\`. Times: \`make bench-speed\`.
+
+${table(["instructions (callgrind)", ...sizes.map((size) => `${n(size)} beads`)], rows)}`;
 }
 
 function found({ bugs, clean, hours_each: hours, commit, date }) {
   const rows = bugs.map((bug) => [bug.file.replace(".patch", ""), bug.found, n(bug.seed), n(bug.steps), bug.promise ?? "–"]);
-  return `${table(["seeded bug", "found", "seed", "after steps", "the promise that broke (`domain.md` 10)"], rows)}
+  return `Each is a patch of \`sim/bugs\`; its first line says what is wrong. \`make sim-check ONLY=03\` tries one. Steps are counted over all
+seeds from the first that was tried. Names and numbers are left out of the broken promise; its number is that of \`domain.md\` 10.
+
+${table(["seeded bug", "found", "seed", "after steps", "the promise that broke"], rows)}
 
 Commit ${commit}, ${date}. The tree without any bug kept every promise over seeds ${clean.seeds.join(" … ")} of ${hours} h each.`;
 }
 
-function covered({ covered: c, commit, date, seeds, seconds }) {
+function covered({ covered: c, commit, date, seeds, seconds, hours_each: hours }) {
+  const length = hours % 24 === 0 ? `DAYS=${hours / 24}` : `HOURS=${hours}`;
   const faults = Object.entries(c.happened).sort(([, a], [, b]) => b - a);
   const pairs = new Set(c.state_pairs.map(({ what, from, to }) => `${what} ${from} ${to}`)).size;
-  return `${n(c.town_hours / 24)} town-days in ${n(c.runs)} towns (seeds ${seeds.join(" … ")}), ${n(c.steps)} steps, ${n(c.real_starts)} processes really
-started, ${n(c.crashes)} crashes of the object, ${n(c.verbs_with_a_failed_statement)} verbs in which a statement failed, ${n(pairs)} pairs of states; ${n(seconds)} s of this machine. Every
-promise was kept. Commit ${commit}, ${date}.
+  return `${wrap(`${n(c.town_hours / 24)} town-days in ${n(c.runs)} towns (seeds ${seeds.join(" … ")}), ${n(c.steps)} steps, ${n(c.real_starts)} starts of a
+simulated process, ${n(c.crashes)} crashes of the object, ${n(c.verbs_with_a_failed_statement)} verbs in which a statement failed, ${n(pairs)} pairs of
+states (a bead, an attempt or a breaker went from one to the other); ${n(seconds)} s of one machine. Every promise was kept. Commit ${commit}, ${date}.`)}
+
+\`make sim-long\` draws new towns. The same ones again, at that commit (with \`RUNS=1\` and its own seed, any one of them):
+
+    make sim SEED=${seeds[0]} RUNS=${c.runs} ${length}
 
 ${table(["what happened to the towns", "times"], faults.map(([kind, times]) => [plain(kind), n(times)]))}`;
 }
 
 function soak(s) {
-  return `${n(s.rounds)} rounds from seed ${s.first_seed}: ${n(s.deaths)} deaths of workerd or of the object at ${n(s.points)} of ${n(s.of_points)} points. Nothing was lost,
-nothing was done twice, every alarm rang.`;
+  return `${wrap(`${n(s.rounds)} rounds from seed ${s.first_seed}: ${n(s.deaths)} deaths of workerd or of the object at ${n(s.points)} of ${n(s.of_points)} points
+(an await at which a test can kill: \`tests/crash/points.mjs\`). Nothing was lost, nothing was done twice, every alarm rang. Twenty
+other rounds are in \`make test\`. The same rounds again (with \`ROUNDS=1\` and its own seed, any one of them):`)}
+
+    make soak ROUNDS=${s.rounds} SEED=${s.first_seed}`;
 }
 
 function mutants() {
@@ -94,7 +116,9 @@ function mutants() {
   const rows = [...text.matchAll(/^\| (?:dispatch|reconcile)\/\S+ \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$/gm)];
   const sum = (column) => rows.reduce((all, row) => all + Number(row[column]), 0);
   return `${n(sum(1))} mutants of \`src/town/dispatch\` and \`src/town/reconcile\`: ${n(sum(2))} caught, ${n(sum(3))} do not compile, ${n(sum(4))} survive, each argued in
-[mutants.md](mutants.md).`;
+[mutants.md](mutants.md), which also says of which commit, and how they were run. All of them take hours, one file minutes:
+
+    make mutants FILE=src/town/dispatch/gate.rs`;
 }
 
 function page() {
@@ -102,20 +126,27 @@ function page() {
   const parts = [
     `# Proof
 
-The claim: *a town cannot run away, loses nothing, and costs nothing while nothing is due.* Every figure here was produced by the
-command beside it. \`make proof\` runs them all (an hour and a half) and writes this page; \`make test\` fails when what it counts
-differs from what stands here.
+The claim: *a town cannot run away, loses nothing, and costs nothing while nothing is due.* Each section names the command that
+produces its figures. \`make proof\` runs what takes long, several hours with the mutants, and writes this page. It is generated
+from committed results: \`make proof-page\` writes it anew from them, and \`make test\` fails if it says something else. A figure
+that belongs to a commit is reproduced at that commit.
 
-## Numbers to hold (\`design.md\` 10)
+\`domain.md\` and \`design.md\` are the papers that the town was built from. They are not in this repository; a number behind them
+is a section.
+
+## Numbers to hold: \`make test\`
+
+One file alone: \`cargo test --test figures\`, or \`make test-worker ONLY=budgets\`. The oracle (\`tests/oracle\`) is the judge of the
+host's random tests and of the simulator: it checks every promise of \`domain.md\` 10, under the number it has there.
 
 ${table(["what", "bound", "asserted by"], [
       ["failed starts in the first hour, 100 waiting beads, dead container", "≤ 12", "`tests/figures.rs`"],
       ["the same per hour later", "≤ 2", "`tests/figures.rs`"],
       ["beads lost by a 70 h outage", "0", "`tests/figures.rs`"],
-      ["failures with class, code and reason", "100 %", "`tests/oracle` (8), after every step"],
-      ["alarms per hour with nothing due", "0", "`tests/figures.rs`, workload A"],
+      ["failures with class, code and reason", "100 %", "`tests/oracle` (promise 8), after every step"],
+      ["alarms per hour with nothing due", "0", "`tests/figures.rs`; workload A below"],
       ["rows read per tick, 100,000 beads stored, 10 due", "≤ 300; 150 held", "`tests/worker/budgets.test.mjs`"],
-      ["rows written by a heartbeat", "≤ 1, usually 0", "`tests/worker/heartbeats.test.mjs`"],
+      ["rows written by a heartbeat", "≤ 1, usually 0", "`tests/worker/budgets.test.mjs`, `heartbeats.test.mjs`"],
       ["Wasm, gzipped", "≤ 500 KB", "`tests/worker/proof.test.mjs`"],
     ])}`,
     `## Cost: \`make bench-cost\`
@@ -136,7 +167,7 @@ override gives way to what is true.`,
   section("Simulation: `make sim-long`", json("sim/long.json"), covered);
   section("Seeded bugs: `make sim-check`", json("sim/bugs/found.json"), found);
   section("Crashes: `make soak`", json("tests/crash/soak.json"), soak);
-  section("This machine: `make bench-size bench-throughput`", measured, (m) => `${m.machine}, ${m.date}. These depend on the machine and are not compared by any test.
+  section("One machine: `make bench-size bench-throughput`", measured, (m) => `${m.machine}, ${m.date}. These depend on the machine and are not compared by any test.
 
 \`\`\`
 ${[m.size, m.start_up, ...m.throughput].join("\n")}
