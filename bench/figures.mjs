@@ -1,4 +1,4 @@
-// The counted figures, as they are committed in `figures.json`: what `make bench` prints and compares, and what the
+// The counted figures, as they are committed in `figures.json`: what `make bench-cost` prints and compares, and what the
 // budgets' tests compare with what they count.
 
 import { readFile, writeFile } from "node:fs/promises";

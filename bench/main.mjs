@@ -1,6 +1,7 @@
-// `make bench`: runs every workload, prints what an hour of it costs beside what the predecessor's costs, and says where
-// a target is missed or a figure is not the committed one. UPDATE=1 commits the figures as counted. STATEMENTS=n shows
-// the n costliest statements of each workload, ONLY=B_1000 runs that one alone.
+// `make bench-cost`: runs every workload, prints what an hour of it costs beside what the predecessor's costs, and says
+// where a target is missed or a figure is not the committed one. UPDATE=1 writes the figures as counted to
+// bench/figures.json, unless ONLY is given. STATEMENTS=n shows the n costliest statements of each workload, ONLY=B_1000
+// runs that one alone.
 
 import { commit, committed } from "./figures.mjs";
 import { PREDECESSOR, TARGETS } from "./predecessor.mjs";

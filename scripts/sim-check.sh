@@ -3,7 +3,7 @@
 # copy of the tree, the simulator is built there, and a bounded swarm must break an invariant: it begins at the seed that
 # the patch names, somewhat before the one that found it last, and goes on to the last. First of all the copy as it is
 # must keep every promise over all of these seeds. If all were asked for, the table is kept in sim/bugs/found.json.
-#   scripts/sim-check.sh [NAME...]   all of them, or those whose name begins so; LAST=80 HOURS=8 bound each swarm
+#   scripts/sim-check.sh [NAME...]   all of them, or those of this number or name (07, 07-infra-charged); LAST=80 HOURS=8 bound each swarm
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
