@@ -53,7 +53,7 @@ function cost({ ours, predecessor, targets }) {
       pair("dollars_month", money),
     ];
   });
-  const bounds = Object.entries(targets).map(([key, bound]) => `${key.replace(/_(\d+)$/, ", $1").replace("_", " ")}: ${Object.entries(bound).map(([field, most]) => `${plain(field)} ≤ ${n(most)}`).join(", ")}`);
+  const bounds = Object.entries(targets).map(([key, bound]) => `${names[key.slice(0, key.lastIndexOf("_"))]}, ${n(key.slice(key.lastIndexOf("_") + 1))}: ${Object.entries(bound).map(([field, most]) => `${plain(field)} ≤ ${n(most)}`).join(", ")}`);
   return `Each workload is one hour of one town in workerd, with the clock moved by hand: counted, not estimated (\`bench/workloads.mjs\`).
 \`make bench-cost\` runs them all and fails if one differs from \`bench/figures.json\`; \`ONLY=B_1000\` counts one of them; \`make test\`
 counts small ones. The predecessor was measured once, on its own code; nothing here measures it again (\`bench/predecessor.mjs\`).
@@ -172,6 +172,18 @@ override gives way to what is true.`,
 \`\`\`
 ${[m.size, m.start_up, ...m.throughput].join("\n")}
 \`\`\``);
+  parts.push(`## Promises without a figure
+
+| promise | asserted by \`make test\` in | more of it |
+| --- | --- | --- |
+| an object with too much in hand says 503 and is right afterwards | \`tests/worker/overload.test.mjs\` | \`make soak-load\` |
+| poisoned input: no 500, no panic, a refusal changes nothing | \`tests/fuzz.rs\`, \`tests/worker/fuzz.test.mjs\` | \`make fuzz\` |
+| a panic ends the request it happened in, nothing else | \`tests/worker/panic.test.mjs\` | [decisions/009](decisions/009-panics.md) |
+| no secret in a log | \`tests/worker/secrets.test.mjs\`, \`tests/support/check-output.mjs\` | |
+| 10,000 beads due at once all close, none started twice | \`sim/tests/swarm.rs\` (fewer beads) | \`make sim-long\` |
+| no known vulnerability in what this is built from | not in \`make test\`: needs a network | \`make audit\` |
+
+Where a command says NOT CHECKED, it has not been proved on that machine: \`README.md\` says what is missing.`);
   return `${parts.join("\n\n")}\n`;
 }
 
