@@ -105,8 +105,8 @@ ${table(["what happened to the towns", "times"], faults.map(([kind, times]) => [
 
 function soak(s) {
   return `${wrap(`${n(s.rounds)} rounds from seed ${s.first_seed}: ${n(s.deaths)} deaths of workerd or of the object at ${n(s.points)} of ${n(s.of_points)} points
-(an await at which a test can kill: \`tests/crash/points.mjs\`). Nothing was lost, nothing was done twice, every alarm rang. Twenty
-other rounds are in \`make test\`. The same rounds again (with \`ROUNDS=1\` and its own seed, any one of them):`)}
+(an await at which a test can kill: \`tests/crash/points.mjs\`). Nothing was lost, nothing was done twice, every alarm rang. Commit ${s.commit},
+${s.date}. Twenty other rounds are in \`make test\`. The same rounds again (with \`ROUNDS=1\` and its own seed, any one of them):`)}
 
     make soak ROUNDS=${s.rounds} SEED=${s.first_seed}`;
 }

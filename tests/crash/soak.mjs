@@ -4,6 +4,7 @@
 //
 // With RESULT=FILE the figures of a soak that found nothing are written there for docs/proof.md.
 
+import { execFileSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { POINTS } from "./points.mjs";
 import { dealt, drawn } from "./plan.mjs";
@@ -48,6 +49,9 @@ console.log(`${count} rounds, ${deaths} deaths at ${tally.size} points, nothing 
 if (never.length) console.log(`not died at in these rounds: ${never.join(", ")}`);
 if (process.env.RESULT) {
   const deathsAt = Object.fromEntries([...tally].sort());
-  const figures = { rounds: count, first_seed: first, deaths, points: tally.size, of_points: Object.keys(POINTS).length, deaths_at: deathsAt };
+  const git = (...args) => execFileSync("git", args, { encoding: "utf8" }).trim();
+  const commit = git("rev-parse", "--short=12", "HEAD");
+  const date = new Date().toISOString().slice(0, 10);
+  const figures = { commit, date, rounds: count, first_seed: first, deaths, points: tally.size, of_points: Object.keys(POINTS).length, deaths_at: deathsAt };
   await writeFile(process.env.RESULT, `${JSON.stringify(figures, null, 2)}\n`);
 }
