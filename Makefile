@@ -71,7 +71,7 @@ define worker
     echo '  NOT AS DEPLOYED: without rust-src, this worker aborts on a panic' >&2; \
     worker-build --release --out-dir $(1) --locked $(2); \
   fi
-@wasm-opt $(WASM_FEATURES) --strip-debug $(1)/index_bg.wasm -o $(1)/index_bg.wasm
+@wasm-opt $(WASM_FEATURES) --strip-debug --strip-producers --strip-target-features $(1)/index_bg.wasm -o $(1)/index_bg.wasm
 @touch $(1)/index.js
 endef
 

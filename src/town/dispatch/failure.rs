@@ -434,7 +434,7 @@ fn contains(body: &str, words: &str) -> bool {
 fn has_gits_fatal(text: &str) -> bool {
     text.match_indices("fatal:").any(|(at, _)| {
         let before = text.get(..at).unwrap_or_default();
-        let glued = before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '_'));
+        let glued = before.ends_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
         !glued || before.ends_with("\\n") || before.ends_with("\\r") || before.ends_with("\\t")
     })
 }

@@ -175,7 +175,7 @@ fn count_in(view: &mut View, rig: &Rig, role: Role) {
 #[must_use]
 pub fn branch(agent: &Agent, bead: &Bead) -> String {
     let mut slug = String::new();
-    for c in agent.name.to_lowercase().chars() {
+    for c in agent.name.to_ascii_lowercase().chars() {
         let c = if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
         if c != '-' || !slug.ends_with('-') {
             slug.push(c);
