@@ -6,6 +6,10 @@ export class Killer {
   down = false;
   /** Which life of the object this is: one more with each death. */
   life = 0;
+  /** It is being made to die. */
+  dying = false;
+  /** When it died last: of a death in workerd we hear some moments before or after it. */
+  diedAt = 0;
   #order = null;
   #next = null;
   #said = "";
@@ -56,14 +60,22 @@ export class Killer {
     this.#order.nth -= 1;
     if (this.#order.nth > 0) return false;
     const { mode } = this.#order;
-    if (mode === "kill") this.harness.strike();
+    if (mode === "kill") {
+      this.harness.strike();
+    } else {
+      // It has died when it is gone, not when that was asked for: until then nobody passes here twice.
+      this.#order = null;
+      this.dying = true;
+      await abort();
+      this.dying = false;
+    }
     this.#died(point, mode);
-    if (mode === "abort") await abort();
     return true;
   }
 
   #died(point, mode) {
     this.deaths.push({ point, mode });
+    this.diedAt = Date.now();
     this.life += 1;
     this.#order = this.#next;
     this.#next = null;

@@ -115,7 +115,7 @@ export class Round {
       return await this.#passed(kind, moment, about);
     } catch (error) {
       // Whoever was to be asked has died meanwhile, and so has the call.
-      if (this.killer.down || this.killer.life !== life) return true;
+      if (this.killer.down || this.killer.dying || this.killer.life !== life) return true;
       throw error;
     }
   }
@@ -208,6 +208,7 @@ export class Round {
     for (let tries = 0; tries < 10; tries += 1) {
       await this.alive();
       const before = this.killer.deaths.length;
+      const began = Date.now();
       const answer = await call().catch((error) => ({ status: 0, text: String(error) }));
       if (answer.status >= 200 && answer.status < 300) {
         if (keep) this.accepted.push({ what, holds: keep(answer.data ?? answer.json?.data) });
@@ -216,7 +217,8 @@ export class Round {
       if (fine.includes(answer.status)) return answer;
       const excused = answer.status === 0 || answer.status >= 500;
       assert.ok(excused, `${what}: ${answer.status} ${answer.text ?? JSON.stringify(answer.json)}`);
-      await until(`${what} was answered ${answer.status} because the object died`, () => this.killer.deaths.length > before, { within: 2000 });
+      const died = () => this.killer.deaths.length > before || began - this.killer.diedAt < 100;
+      await until(`${what} was answered ${answer.status} because the object died`, died, { within: 2000 });
       this.note(`  asked again: ${what}`);
     }
     throw new Error(`${what}: never answered`);
