@@ -106,22 +106,22 @@ async fn create_rig(door: Door<'_>, admitted: &Admitted, user: &str, rig: NewRig
         default_branch: rig.default_branch,
         platform_integration_id: rig.platform_integration_id,
     };
-    let mut registered = door.fleet(&register).await;
-    if registered.as_ref().is_err_and(|refusal| refusal.code != OVERLOADED) {
+    let registered = match door.fleet(&register).await {
+        Err(refusal) if refusal.code == OVERLOADED => {
+            // It was sent away, so nothing was written.
+            forget(door, &town, remove()).await;
+            return Err(refusal);
+        }
         // The answer was lost, and the rig may be registered: registering it again is registering it once.
-        registered = door.fleet(&register).await;
-    }
+        Err(_) => door.fleet(&register).await,
+        answered => answered,
+    };
     match registered {
         Ok(FleetAnswer::Rig(row)) => data(201, row),
         Ok(FleetAnswer::NoTown) => {
             // The town was deleted meanwhile.
             forget(door, &town, remove()).await;
             Err(Refusal::missing("Town"))
-        }
-        Err(refusal) if refusal.code == OVERLOADED => {
-            // It was sent away, so nothing was written.
-            forget(door, &town, remove()).await;
-            Err(refusal)
         }
         // Nobody knows whether it is registered, so it stays in the town: whoever asks again finishes it.
         Ok(_) | Err(_) => Err(Refusal::new(500, "internal", "Failed to configure rig: ask again")),
