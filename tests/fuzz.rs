@@ -106,7 +106,7 @@ fn arbitrary_bytes_never_panic_the_pure_edge() {
         let _ = (town_name(&body), NewRig::read(&body, true), NewRig::read(&body, false));
         let _ = cors::headers(&text, Some(&text), &text, true);
         let _ = Bounded::announced(Some(&text), MAX_BODY_BYTES);
-        let _ = serde_json::from_str::<Errand>(&text);
+        let _ = Errand::read(&text);
         assert!(token::verify(&text, SECRET, NOW).is_err() || text == right, "{text} is a token");
         let _ = token::verify_for_refresh(&text, SECRET, NOW);
         let Some(matched) = route::find("GET", "/api/towns/t/attempts") else { panic!("a route") };
@@ -241,8 +241,8 @@ fn throw(
         body: String::from_utf8_lossy(&body).into_owned(),
     };
     // It travels as text and is read again at the other end: the same command, or decision 006 is wrong.
-    let text = serde_json::to_string(&Errand { actor: actor.clone(), what }).unwrap();
-    let errand: Errand = serde_json::from_str(&text).unwrap_or_else(|e| panic!("unreadable errand: {e}\n{}", told()));
+    let text = Errand { actor: actor.clone(), what }.write();
+    let errand = Errand::read(&text).unwrap_or_else(|| panic!("unreadable errand\n{}", told()));
     let order =
         errand.what.read(&errand.actor).unwrap_or_else(|e| panic!("read once, refused later: {e:?}\n{}", told()));
     assert!(order.route == Some(route) || bent.segment.is_some(), "{}", told());

@@ -9,15 +9,15 @@ use super::{
     fields::{Body, Query},
     request,
     route::{self, Route},
+    words::{Reader, Writer},
 };
 use crate::town::{
     command::{Actor, Command},
-    id::RigId,
+    id::{AgentId, RigId},
 };
-use serde::{Deserialize, Serialize};
 
 /// A request on its way to a town.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Errand {
     /// Who asks; the worker has made sure of it.
     pub actor: Actor,
@@ -26,7 +26,7 @@ pub struct Errand {
 }
 
 /// What is asked of a town.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "fields as in the commands of the same name")]
 pub enum What {
     /// A request at a route.
@@ -50,6 +50,55 @@ pub struct Order {
     pub command: Command,
     /// The route, if one stands for it.
     pub route: Option<Route>,
+}
+
+impl Errand {
+    /// As it travels.
+    #[must_use]
+    pub fn write(&self) -> String {
+        let to = match &self.actor {
+            Actor::User { sub } => Writer::new("user").text(sub),
+            Actor::Operator { sub } => Writer::new("operator").text(sub),
+            Actor::Container { agent_id, dispatch_id } => {
+                let agent = agent_id.as_ref().map(AgentId::as_str);
+                Writer::new("container").opt(agent).opt(dispatch_id.as_deref())
+            }
+            Actor::System => Writer::new("system"),
+        };
+        match &self.what {
+            What::Route { method, path, query, body } => to.texts(&["route", method, path, query, body]),
+            What::Found { town_id, name, owner_user_id } => to.texts(&["found", town_id, name, owner_user_id]),
+            What::AddRig { rig_id, name, git_url, default_branch } => {
+                to.texts(&["add_rig", rig_id, name, git_url, default_branch])
+            }
+            What::RemoveRig { rig_id } => to.texts(&["remove_rig", rig_id]),
+            What::ListRigs => to.text("list_rigs"),
+        }
+        .done()
+    }
+    /// Reads what [`Self::write`] wrote; `None` if it is something else.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let mut r = Reader::of(text)?;
+        let actor = match r.text()?.as_str() {
+            "user" => Actor::User { sub: r.text()? },
+            "operator" => Actor::Operator { sub: r.text()? },
+            "container" => Actor::Container { agent_id: r.opt()?.map(AgentId), dispatch_id: r.opt()? },
+            "system" => Actor::System,
+            _ => return None,
+        };
+        let name = r.text()?;
+        let mut next = || r.text();
+        let what = match name.as_str() {
+            "route" => What::Route { method: next()?, path: next()?, query: next()?, body: next()? },
+            "found" => What::Found { town_id: next()?, name: next()?, owner_user_id: next()? },
+            "add_rig" => What::AddRig { rig_id: next()?, name: next()?, git_url: next()?, default_branch: next()? },
+            "remove_rig" => What::RemoveRig { rig_id: next()? },
+            "list_rigs" => What::ListRigs,
+            _ => return None,
+        };
+        r.ended().then_some(Self { actor, what })
+    }
 }
 
 impl What {
@@ -109,11 +158,17 @@ mod tests {
             What::RemoveRig { rig_id: "r".into() },
             What::ListRigs,
         ];
-        for what in errands {
-            let errand = Errand { actor: person(), what };
-            let text = serde_json::to_string(&errand).unwrap();
-            assert_eq!(serde_json::from_str::<Errand>(&text).unwrap(), errand);
+        let actors = [
+            person(),
+            Actor::Operator { sub: "o".into() },
+            Actor::System,
+            Actor::Container { agent_id: Some("a".into()), dispatch_id: None },
+        ];
+        for (what, actor) in errands.into_iter().zip(actors) {
+            let errand = Errand { actor, what };
+            assert_eq!(Errand::read(&errand.write()), Some(errand));
         }
+        assert_eq!(Errand::read("[\"system\",\"list_rigs\",\"more\"]"), None);
     }
 
     #[test]

@@ -18,3 +18,4 @@ pub mod serve;
 pub mod token;
 #[cfg(target_arch = "wasm32")]
 mod users;
+pub mod words;

@@ -162,7 +162,7 @@ impl Door<'_> {
 
     /// Hands an errand to a town and its answer back.
     pub async fn town(self, town: &str, actor: Actor, what: What) -> Result<Sent, Refusal> {
-        let text = serde_json::to_string(&Errand { actor, what }).map_err(|_| Refusal::internal())?;
+        let text = Errand { actor, what }.write();
         let answered = stub::post(self.env, "TOWN", town, Lane::of(self.matched.route).path(), &text).await;
         answered.map(Sent::from).map_err(|e| stub::refusal(self.matched.pattern, town, &e))
     }

@@ -21,8 +21,7 @@ use crate::{
     platform::{ids::RandomIds, log, stub},
     town::{command::Actor, id::Ids},
 };
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 /// Answers the routes under `/api/users/:user`.
 pub async fn answer(door: Door<'_>, admitted: &Admitted, body: &Body) -> Result<Sent, Refusal> {
@@ -139,8 +138,7 @@ async fn finish_rig(door: Door<'_>, user: &str, asked: NewRig, refused: Sent) ->
         return Ok(refused);
     }
     let listed = door.town(&asked.town_id, Actor::System, What::ListRigs).await?;
-    let listed: Enveloped<Vec<TownsRig>> = serde_json::from_str(&listed.body).map_err(|_| Refusal::internal())?;
-    let Some(there) = listed.data.into_iter().find(|r| r.name == asked.name) else { return Ok(refused) };
+    let Some(there) = TownsRig::find(&listed.body, &asked.name) else { return Ok(refused) };
     let same = there.git_url == asked.git_url && there.default_branch == asked.default_branch;
     let register = FleetRequest::AddRig {
         id: there.id,
@@ -157,19 +155,24 @@ async fn finish_rig(door: Door<'_>, user: &str, asked: NewRig, refused: Sent) ->
     }
 }
 
-/// The part of an answer that is read here.
-#[derive(Deserialize)]
-struct Enveloped<T> {
-    data: T,
-}
-
 /// A rig as its town lists it.
-#[derive(Deserialize)]
 struct TownsRig {
     id: String,
     name: String,
     git_url: String,
     default_branch: String,
+}
+
+impl TownsRig {
+    /// The one of this name in the town's answer.
+    fn find(body: &str, name: &str) -> Option<Self> {
+        let listed: Json = serde_json::from_str(body).ok()?;
+        let rig =
+            listed.get("data")?.as_array()?.iter().find(|r| r.get("name").and_then(Json::as_str) == Some(name))?;
+        let text = |key: &str| Some(rig.get(key)?.as_str()?.to_owned());
+        let [id, name, git_url, default_branch] = ["id", "name", "git_url", "default_branch"].map(text);
+        Some(Self { id: id?, name: name?, git_url: git_url?, default_branch: default_branch? })
+    }
 }
 
 async fn delete_rig(door: Door<'_>, admitted: &Admitted, user: &str, rig: &str) -> Result<Sent, Refusal> {

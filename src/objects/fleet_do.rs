@@ -40,11 +40,11 @@ impl DurableObject for FleetDO {
         // Reading the request is the only await, and it comes before anything is decided.
         let text = req.text().await?;
         let answer = self.migrated.clone().and_then(|()| {
-            let request = serde_json::from_str(&text).map_err(|e| SqlError::new(format!("unreadable request: {e}")))?;
+            let request = FleetRequest::read(&text).ok_or_else(|| SqlError::new("unreadable request"))?;
             atomically(&self.sql, || apply(&self.sql, clock::now(), request))
         });
         match answer {
-            Ok(answer) => Response::from_json(&answer),
+            Ok(answer) => Response::ok(answer.write()),
             Err(e) => {
                 log::error("fleet", "", &e.message);
                 Response::error("the registry failed; see the log", 500)

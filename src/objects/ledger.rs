@@ -2,12 +2,13 @@
 //! a ledger that wrote rows would be its own largest entry.
 
 use crate::town::{
+    sorted::Sorted,
     sql::{Sql, Usage},
     time::Timestamp,
 };
 use serde::Serialize;
 use serde_json::{Value as Json, json};
-use std::{cell::RefCell, collections::BTreeMap};
+use std::cell::RefCell;
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Line {
@@ -20,14 +21,14 @@ struct Line {
 #[derive(Debug)]
 pub struct Ledger {
     since: Timestamp,
-    lines: RefCell<BTreeMap<String, Line>>,
+    lines: RefCell<Sorted<String, Line>>,
 }
 
 impl Ledger {
     /// An empty one.
     #[must_use]
     pub const fn new(since: Timestamp) -> Self {
-        Self { since, lines: RefCell::new(BTreeMap::new()) }
+        Self { since, lines: RefCell::new(Sorted::new()) }
     }
 
     /// Runs `body` and books what it read and wrote. `body` is synchronous, so nothing else is booked with it, and the
@@ -37,10 +38,11 @@ impl Ledger {
         let out = body();
         let after = sql.usage();
         let mut lines = self.lines.borrow_mut();
-        if !lines.contains_key(verb) {
-            lines.insert(verb.to_owned(), Line::default());
+        let verb = verb.to_owned();
+        if !lines.contains_key(&verb) {
+            lines.insert(verb.clone(), Line::default());
         }
-        if let Some(line) = lines.get_mut(verb) {
+        if let Some(line) = lines.get_mut(&verb) {
             line.calls = line.calls.saturating_add(1);
             line.rows_read = line.rows_read.saturating_add(after.rows_read.saturating_sub(before.rows_read));
             line.rows_written =
@@ -55,11 +57,11 @@ impl Ledger {
         let lines = self.lines.borrow();
         json!({
             "since": self.since,
-            "ticks": lines.get(TICK).map_or(0, |l| l.calls),
+            "ticks": lines.get(&TICK.to_owned()).map_or(0, |l| l.calls),
             "container_calls": container_calls,
             "rows_read": total.rows_read,
             "rows_written": total.rows_written,
-            "verbs": *lines,
+            "verbs": lines.iter().map(|(verb, line)| (verb.clone(), json!(line))).collect::<Json>(),
         })
     }
 }

@@ -222,11 +222,11 @@ impl TownDO {
     }
 
     async fn command(&self, text: String) -> Answer {
-        let errand = serde_json::from_str::<Errand>(&text);
+        let errand = Errand::read(&text);
         let probed = panic_probe::asked("answer", &text);
         // A body of a megabyte must not be held while the alarm is seen to.
         drop(text);
-        let Ok(Errand { actor, what }) = errand else {
+        let Some(Errand { actor, what }) = errand else {
             return Refusal::bad_query("unreadable errand").answer();
         };
         if let Some(refusal) = self.refused() {

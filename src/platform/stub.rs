@@ -37,11 +37,11 @@ pub async fn post(env: &Env, binding: &str, name: &str, path: &str, body: &str) 
 
 /// Asks the registry.
 pub async fn fleet(env: &Env, request: &FleetRequest) -> Result<FleetAnswer> {
-    let answered = post(env, "FLEET", FLEET_NAME, "/registry", &serde_json::to_string(request)?).await?;
+    let answered = post(env, "FLEET", FLEET_NAME, "/registry", &request.write()).await?;
     if answered.status != 200 {
         return Err(Error::RustError(format!("the registry answered {}", answered.status)));
     }
-    Ok(serde_json::from_str(&answered.body)?)
+    FleetAnswer::read(&answered.body).ok_or_else(|| Error::RustError("the registry's answer is unreadable".to_owned()))
 }
 
 /// What a caller is told about a call to an object that failed; the rest goes to the log.

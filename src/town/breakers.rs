@@ -10,11 +10,11 @@ use super::effect::DataPoint;
 use super::error::TownError;
 use super::id::{AttemptId, BeadId, RigId};
 use super::notify::{self, Notice, NoticeKind};
+use super::sorted::Sorted;
 use super::sql::{Row, Sql, SqlError, Value, first};
 use super::state::State;
 use super::time::{Millis, Timestamp, in_words};
 use serde_json::{Value as Json, json};
-use std::collections::{BTreeMap, BTreeSet};
 
 /// What a breaker stands over.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,7 +122,7 @@ pub fn load(sql: &dyn Sql, scope: &Scope) -> Result<Breaker, TownError> {
 }
 
 /// Every breaker that has a row.
-pub fn all(sql: &dyn Sql) -> Result<BTreeMap<Scope, Breaker>, TownError> {
+pub fn all(sql: &dyn Sql) -> Result<Sorted<Scope, Breaker>, TownError> {
     Ok(sql.query(columns!("ORDER BY scope"), &[])?.iter().map(read).collect::<Result<_, _>>()?)
 }
 
@@ -424,10 +424,11 @@ impl Tally {
             return Some((&self.window, text));
         }
         if self.in_a_row() >= consecutive(config, scope) {
-            let beads: BTreeSet<_> = self.streak.iter().map(|f| f.who.as_str()).collect();
+            let first = self.streak.first().map(|f| &f.who);
+            let several = self.streak.iter().any(|f| Some(&f.who) != first);
             let infra = self.streak.iter().all(|f| f.class == "infra");
             // One bad bead must not open a town; a rig's repository is nobody's bead.
-            if infra || beads.len() >= 2 || matches!(scope, Scope::Rig(_)) {
+            if infra || several || matches!(scope, Scope::Rig(_)) {
                 let text = format!("{} failures in a row with nothing proven in between", self.streak.len());
                 return Some((&self.streak, text));
             }
@@ -437,11 +438,11 @@ impl Tally {
 }
 
 fn most<'a>(words: impl Iterator<Item = &'a str>) -> Option<String> {
-    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut counts: Sorted<&str, u32> = Sorted::new();
     for word in words {
-        *counts.entry(word).or_default() += 1;
+        counts.count(word);
     }
-    counts.into_iter().max_by_key(|(_, n)| *n).map(|(w, _)| w.to_owned())
+    counts.iter().max_by_key(|(_, n)| **n).map(|(w, _)| (*w).to_owned())
 }
 
 fn only_rig(failures: &[Counted]) -> Option<RigId> {

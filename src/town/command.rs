@@ -4,12 +4,10 @@
 //! object, which hands it to [`super::Town::handle`]. Nothing else reaches the rows from outside.
 
 use super::id::{AgentId, BeadId, RigId};
-use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 /// Who asks. The edge authenticates; the town only reads it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {
     /// A town's owner: `user:<sub>`.
     User {

@@ -5,8 +5,7 @@
 
 use super::id::{AgentId, AttemptId};
 use super::time::{Millis, Timestamp};
-use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Something to do outside the town.
@@ -53,7 +52,7 @@ pub struct StartAgent {
 }
 
 /// `StartAgentRequest` of `protocol.md` 4.4, with `dispatchId` and `review` (`api.md`).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the fields are the wire's own names, documented in protocol.md 4.4")]
 pub struct StartRequest {
@@ -70,20 +69,18 @@ pub struct StartRequest {
     pub git_url: String,
     pub branch: String,
     pub default_branch: String,
-    #[serde(default)]
     pub env_vars: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub start_point: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub lightweight: Option<bool>,
-    #[serde(default)]
     pub dispatch_id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub review: Option<ReviewRequest>,
 }
 
 /// What a refinery is asked to review.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReviewRequest {
     /// The MR bead.
@@ -132,7 +129,7 @@ pub struct PostWebhook {
 }
 
 /// How a town stands, for the fleet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetReport {
     /// The town.
     pub town_id: String,
@@ -249,19 +246,4 @@ pub enum Outcome {
         /// True if it did.
         delivered: bool,
     },
-}
-
-/// A container's status answer: `{status, exitReason, …}` (`protocol.md` 4.6).
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct StatusBody {
-    /// `starting`, `running`, `stopping`, `exited`, `failed`.
-    pub status: String,
-    /// Why it ended.
-    pub exit_reason: Option<String>,
-    /// The dispatch the process belongs to (our runner tells it).
-    pub dispatch_id: Option<String>,
-    /// Anything else.
-    #[serde(flatten)]
-    pub rest: BTreeMap<String, Json>,
 }

@@ -37,6 +37,7 @@ pub mod reconcile;
 pub mod redrive;
 pub mod review;
 pub mod rig;
+pub mod sorted;
 pub mod sql;
 pub mod state;
 pub mod text;

@@ -27,7 +27,6 @@ use super::text;
 use super::time::Timestamp;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
-use std::collections::BTreeMap;
 
 /// What a notice is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,12 +329,9 @@ fn with_deliveries(sql: &dyn Sql, notifications: &mut [Notification]) -> Result<
          WHERE notification_id IN (SELECT value FROM json_each(?1))",
         &[json!(ids).to_string().into()],
     )?;
-    let mut of: BTreeMap<String, Vec<Delivery>> = BTreeMap::new();
-    for r in &rows {
-        of.entry(r.text(0)?).or_default().push(read_delivery(r)?);
-    }
+    let of = rows.iter().map(|r| Ok((r.text(0)?, read_delivery(r)?))).collect::<Result<Vec<_>, SqlError>>()?;
     for n in notifications {
-        n.deliveries = of.remove(&n.id).unwrap_or_default();
+        n.deliveries = of.iter().filter(|(id, _)| *id == n.id).map(|(_, d)| d.clone()).collect();
         n.deliveries.sort_by_key(|d| Channel::parse(&d.channel).map(|c| c as u8));
     }
     Ok(())

@@ -12,11 +12,11 @@ use super::id::RigId;
 use super::policy::{FAILURES_SHOWN, LIST_MAX};
 use super::pulse;
 use super::reconcile::wake;
+use super::sorted::Sorted;
 use super::sql::{Sql, first};
 use super::state::State;
 use super::time::{HOUR, Timestamp};
 use serde_json::{Map, Value as Json, json};
-use std::collections::BTreeMap;
 
 /// Events in the status snapshot (`protocol.md` 2.12).
 const RECENT_EVENTS: u32 = 20;
@@ -192,7 +192,7 @@ fn failures(sql: &dyn Sql, now: Timestamp) -> Result<Vec<Json>, TownError> {
          GROUP BY fingerprint",
         &[now.plus(-HOUR).into(), COUNTED.into()],
     )?;
-    let mut last_hour = BTreeMap::new();
+    let mut last_hour = Sorted::new();
     for r in &recent {
         last_hour.insert(r.opt_text(0)?.unwrap_or_default(), r.count(1)?);
     }
@@ -284,14 +284,16 @@ pub fn debug(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
 /// The status snapshot of `protocol.md` 2.12; the object adds `alarm`.
 fn snapshot(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
     let state = State::load(sql)?;
-    let mut agents =
-        BTreeMap::from(["working", "waiting", "idle", "stalled", "dead", "total"].map(|k| (k.to_owned(), 0)));
+    let mut agents: Sorted<String, u32> =
+        ["working", "waiting", "idle", "stalled", "dead", "total"].map(|k| (k.to_owned(), 0)).into_iter().collect();
+    let mut total = 0_u32;
     for r in sql.query("SELECT status, count(*) FROM agents GROUP BY status", &[])? {
         let n = r.count(1)?;
         agents.insert(r.text(0)?, n);
-        *agents.entry("total".to_owned()).or_default() += n;
+        total += n;
     }
-    let mut beads = BTreeMap::new();
+    agents.insert("total".to_owned(), total);
+    let mut beads = Sorted::new();
     let mut triage_requests = 0;
     for r in sql.query(
         "SELECT status, count(*), sum(triage_request)
@@ -304,7 +306,7 @@ fn snapshot(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
         beads.insert(r.text(0)?, r.count(1)?);
         triage_requests += r.count(2)?;
     }
-    let of = |status: &str| beads.get(status).copied().unwrap_or(0);
+    let of = |status: &str| beads.get(&status.to_owned()).copied().unwrap_or(0);
     let failed = count(
         sql,
         "SELECT count(*) FROM (SELECT 1 FROM beads INDEXED BY beads_failed WHERE status = 'failed' LIMIT ?1)",
@@ -313,10 +315,10 @@ fn snapshot(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
         event::list(sql, None, None, Some(RECENT_EVENTS))?.iter().map(event::BeadEvent::line).collect();
     Ok(json!({
         "alarm": null,
-        "agents": agents,
+        "agents": agents.iter().map(|(k, n)| (k.clone(), *n)).collect::<Json>(),
         "beads": {"open": of("open"), "inProgress": of("in_progress"), "inReview": of("in_review"), "failed": failed,
                   "triageRequests": triage_requests},
-        "patrol": {"guppWarnings": 0, "guppEscalations": 0, "stalledAgents": agents.get("stalled"), "orphanedHooks": 0},
+        "patrol": {"guppWarnings": 0, "guppEscalations": 0, "stalledAgents": agents.get(&"stalled".to_owned()), "orphanedHooks": 0},
         "reconciler": null,
         "recentEvents": recent,
         "draining": state.draining(ctx.now),

@@ -26,17 +26,17 @@ use super::dispatch::attempt::{self, Attempt};
 use super::error::TownError;
 use super::id::{AgentId, AttemptId};
 use super::policy::HEARTBEAT_STORE_EVERY;
+use super::sorted::Sorted;
 use super::sql::Sql;
 use super::state::State;
 use super::time::{Millis, Timestamp};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 /// The memory of one object. It dies with the object.
 #[derive(Debug)]
 pub struct Pulses {
     born: Timestamp,
-    heard: RefCell<BTreeMap<AgentId, Heard>>,
+    heard: RefCell<Sorted<AgentId, Heard>>,
     roll: RefCell<Option<Roll>>,
 }
 
@@ -58,7 +58,7 @@ struct Roll {
     timeout: Millis,
     instance: Option<String>,
     drained: Option<String>,
-    live: BTreeMap<AgentId, Live>,
+    live: Sorted<AgentId, Live>,
 }
 
 /// A live attempt, as far as heartbeats go.
@@ -104,7 +104,7 @@ impl Pulses {
     /// The memory of an object that is made now.
     #[must_use]
     pub const fn new(born: Timestamp) -> Self {
-        Self { born, heard: RefCell::new(BTreeMap::new()), roll: RefCell::new(None) }
+        Self { born, heard: RefCell::new(Sorted::new()), roll: RefCell::new(None) }
     }
 
     /// When the object was made.
@@ -237,7 +237,7 @@ fn read(sql: &dyn Sql) -> Result<Option<Roll>, TownError> {
          WHERE finished_at IS NULL",
         &[],
     )?;
-    let mut live = BTreeMap::new();
+    let mut live = Sorted::new();
     for r in &rows {
         let time = |i: usize| r.opt_int(i).map(|t| t.map(Timestamp));
         let attempt = Live {
@@ -265,7 +265,11 @@ pub fn dues(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Due>, TownError> {
     };
     let Some(pulses) = ctx.pulses else {
         let roll = read(sql)?;
-        return Ok(roll.iter().flat_map(|r| &r.live).map(|(agent, live)| due(live.lease_until, agent, live)).collect());
+        return Ok(roll
+            .iter()
+            .flat_map(|r| r.live.iter())
+            .map(|(agent, live)| due(live.lease_until, agent, live))
+            .collect());
     };
     pulses.refresh(sql)?;
     let roll = pulses.roll.borrow();

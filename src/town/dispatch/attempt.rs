@@ -3,6 +3,7 @@
 use super::super::agent::Role;
 use super::super::error::TownError;
 use super::super::id::{AgentId, AttemptId, BeadId, RigId};
+use super::super::sorted::Sorted;
 use super::super::sql::{Row, Sql, SqlError, first};
 use super::super::time::{Millis, Timestamp};
 use serde::ser::SerializeMap;
@@ -242,11 +243,11 @@ pub fn renew(
 #[derive(Clone, Debug, Default)]
 pub struct Load {
     /// Live polecats per rig.
-    pub polecats: std::collections::BTreeMap<RigId, u32>,
+    pub polecats: Sorted<RigId, u32>,
     /// Live polecats of the town.
     pub polecats_in_town: u32,
     /// Rigs whose refinery is at work.
-    pub refineries: std::collections::BTreeSet<RigId>,
+    pub refineries: Vec<RigId>,
     /// Starts in flight.
     pub in_flight: u32,
     /// Live attempts.
@@ -268,11 +269,11 @@ pub fn load(sql: &dyn Sql, now: Timestamp) -> Result<Load, TownError> {
         }
         match (r.text(0)?.as_str(), rig) {
             ("polecat", Some(rig)) => {
-                *load.polecats.entry(rig).or_default() += 1;
+                load.polecats.count(rig);
                 load.polecats_in_town += 1;
             }
             ("refinery", Some(rig)) => {
-                load.refineries.insert(rig);
+                load.refineries.push(rig);
             }
             _ => {}
         }

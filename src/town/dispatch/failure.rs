@@ -4,7 +4,7 @@
 //! Guarantees: every verdict has a code of the table, and a reason that is never empty, holds no credentials and at most
 //! [`REASON_BYTES`] of what the other side said. No body, however odd, is an error here.
 
-use crate::town::effect::{Answer, StatusBody};
+use crate::town::effect::Answer;
 use crate::town::policy::{ANSWER_BYTES, REASON_BYTES};
 use crate::town::text;
 use crate::town::time::{Millis, in_words};
@@ -576,7 +576,8 @@ pub fn classify_status(answer: &Answer) -> StatusVerdict {
 pub fn status_dispatch_id(answer: &Answer) -> Option<String> {
     match answer {
         Answer::Http { status: 200..=299, body, .. } => {
-            serde_json::from_str::<StatusBody>(body).ok().and_then(|said| said.dispatch_id).filter(|id| !id.is_empty())
+            let said: Json = serde_json::from_str(body).ok()?;
+            said.get("dispatchId")?.as_str().filter(|id| !id.is_empty()).map(str::to_owned)
         }
         Answer::Http { .. } | Answer::Unreachable { .. } | Answer::TimedOut { .. } => None,
     }

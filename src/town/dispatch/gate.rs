@@ -10,6 +10,7 @@ use super::super::error::TownError;
 use super::super::id::RigId;
 use super::super::policy::{BLOCKERS_SHOWN, DRAIN_LIMIT};
 use super::super::rig::{self, Rig};
+use super::super::sorted::Sorted;
 use super::super::sql::{Sql, first};
 use super::super::state::State;
 use super::super::time::Timestamp;
@@ -17,7 +18,6 @@ use super::attempt::{self, Load};
 use super::breaker::{Breaker, Mode, State as BreakerState};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
-use std::collections::BTreeMap;
 
 /// One reason why a bead is not dispatched (`api.md`, *Explanation*).
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -67,9 +67,9 @@ pub struct View {
     /// Its configuration.
     pub config: Config,
     /// Its rigs, by id.
-    pub rigs: BTreeMap<RigId, Rig>,
+    pub rigs: Sorted<RigId, Rig>,
     /// Breakers that have a row.
-    pub breakers: BTreeMap<Scope, Breaker>,
+    pub breakers: Sorted<Scope, Breaker>,
     /// Who is busy.
     pub load: Load,
 }

@@ -162,10 +162,10 @@ fn count_in(view: &mut View, rig: &Rig, role: Role) {
     match role {
         Role::Polecat => {
             view.load.polecats_in_town += 1;
-            *view.load.polecats.entry(rig.id.clone()).or_default() += 1;
+            view.load.polecats.count(rig.id.clone());
         }
         Role::Refinery => {
-            view.load.refineries.insert(rig.id.clone());
+            view.load.refineries.push(rig.id.clone());
         }
         Role::Mayor => {}
     }
