@@ -118,7 +118,7 @@ fn a_trial_needs_room_for_its_role() {
     let mr = review(&mut w, &rig);
     assert_eq!(towns(&w, &v), Some((mr, 1)), "a refinery is none");
     v.load.polecats_in_town = 0;
-    v.load.refineries.insert(rig.clone());
+    v.load.refineries.push(rig.clone());
     assert_eq!(towns(&w, &v), Some((bead.clone(), 1)), "the refinery is at work");
     v.load.refineries.clear();
     edit(

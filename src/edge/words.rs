@@ -1,7 +1,7 @@
 //! How the worker and its objects speak to each other: a JSON array of texts, `null` where there is nothing.
 //!
 //! Both ends are this very build, so the message needs neither names nor types on the wire. One reader and one writer for
-//! all of them is a tenth of the Wasm that a derived one for each would take (docs/decisions/012-size.md).
+//! all of them is a tenth of the Wasm that a derived one for each would take (docs/decisions/013-size.md).
 
 use crate::town::time::Timestamp;
 

@@ -10,7 +10,7 @@ use super::effect::DataPoint;
 use super::error::TownError;
 use super::event::{self, Happening};
 use super::id::{AgentId, BeadId, RigId};
-use super::sql::{Row, Sql, SqlError, Value, first};
+use super::sql::{Columns, Row, Sql, SqlError, Value, first};
 use super::state;
 use super::time::Timestamp;
 use serde::ser::SerializeMap;
@@ -264,39 +264,40 @@ macro_rules! bead_columns {
 
 /// Decodes a row of [`bead_columns`](crate::bead_columns).
 pub fn read(r: &Row) -> Result<Bead, SqlError> {
-    let word = |i: usize, what: &str| SqlError::new(format!("column {i}: unknown {what}"));
-    Ok(Bead {
-        id: BeadId(r.text(0)?),
-        seq: r.int(1)?,
-        kind: Kind::parse(&r.text(2)?).ok_or_else(|| word(2, "type"))?,
-        status: Status::parse(&r.text(3)?).ok_or_else(|| word(3, "status"))?,
-        title: r.text(4)?,
-        body: r.opt_text(5)?,
-        rig_id: r.opt_text(6)?.map(RigId),
-        parent: r.opt_text(7)?.map(BeadId),
-        assignee: r.opt_text(8)?.map(AgentId),
-        priority: Priority::parse(&r.text(9)?).ok_or_else(|| word(9, "priority"))?,
-        labels: serde_json::from_str(&r.text(10)?).unwrap_or_default(),
-        metadata: serde_json::from_str(&r.text(11)?).unwrap_or_else(|_| json!({})),
-        held: r.flag(12)?,
-        staged: r.flag(13)?,
-        triage_request: r.flag(14)?,
-        open_blockers: r.count(15)?,
-        dispatch_attempts: r.count(16)?,
-        failure_streak: r.count(17)?,
-        last_dispatch_attempt_at: r.opt_int(18)?.map(Timestamp),
-        last_failed_at: r.opt_int(19)?.map(Timestamp),
-        next_dispatch_at: r.opt_int(20)?.map(Timestamp),
-        review_rounds: r.count(21)?,
-        review_not_before: r.opt_int(22)?.map(Timestamp),
-        probes: r.count(23)?,
-        agent_redrives: r.count(24)?,
-        failure_reason: r.opt_text(25)?.and_then(|t| serde_json::from_str(&t).ok()),
-        created_by: r.opt_text(26)?,
-        created_at: Timestamp(r.int(27)?),
-        updated_at: Timestamp(r.int(28)?),
-        closed_at: r.opt_int(29)?.map(Timestamp),
-    })
+    let c = Columns::of(r);
+    let bead = Bead {
+        id: BeadId(c.text(0)),
+        seq: c.int(1),
+        kind: c.word(2, Kind::parse, Kind::Issue),
+        status: c.word(3, Status::parse, Status::Open),
+        title: c.text(4),
+        body: c.opt_text(5),
+        rig_id: c.opt_text(6).map(RigId),
+        parent: c.opt_text(7).map(BeadId),
+        assignee: c.opt_text(8).map(AgentId),
+        priority: c.word(9, Priority::parse, Priority::Medium),
+        labels: serde_json::from_str(&c.text(10)).unwrap_or_default(),
+        metadata: serde_json::from_str(&c.text(11)).unwrap_or_else(|_| json!({})),
+        held: c.flag(12),
+        staged: c.flag(13),
+        triage_request: c.flag(14),
+        open_blockers: c.count(15),
+        dispatch_attempts: c.count(16),
+        failure_streak: c.count(17),
+        last_dispatch_attempt_at: c.opt_at(18),
+        last_failed_at: c.opt_at(19),
+        next_dispatch_at: c.opt_at(20),
+        review_rounds: c.count(21),
+        review_not_before: c.opt_at(22),
+        probes: c.count(23),
+        agent_redrives: c.count(24),
+        failure_reason: c.opt_text(25).and_then(|t| serde_json::from_str(&t).ok()),
+        created_by: c.opt_text(26),
+        created_at: c.at(27),
+        updated_at: c.at(28),
+        closed_at: c.opt_at(29),
+    };
+    c.done(bead)
 }
 
 /// The bead, if there is one.

@@ -11,7 +11,7 @@ use super::error::TownError;
 use super::id::{AttemptId, BeadId, RigId};
 use super::notify::{self, Notice, NoticeKind};
 use super::sorted::Sorted;
-use super::sql::{Row, Sql, SqlError, Value, first};
+use super::sql::{Columns, Row, Sql, SqlError, Value, first};
 use super::state::State;
 use super::time::{Millis, Timestamp, in_words};
 use serde_json::{Value as Json, json};
@@ -45,61 +45,56 @@ impl Scope {
 }
 
 fn read(r: &Row) -> Result<(Scope, Breaker), SqlError> {
-    let scope = Scope::parse(&r.text(0)?).ok_or_else(|| SqlError::new("unknown breaker scope"))?;
-    let time = |i: usize| r.opt_int(i).map(|t| t.map(Timestamp));
-    let trial = match r.opt_text(14)? {
-        None => None,
-        Some(attempt) => Some(Trial {
-            attempt: AttemptId(attempt),
-            bead: r.opt_text(15)?.map(BeadId),
-            booked_at: Timestamp(r.int(16)?),
-            proven: r.flag(17)?,
-            lease_until: Timestamp(r.int(18)?),
-        }),
-    };
-    let override_ = match (r.opt_text(25)?, time(28)?) {
-        (Some(mode), Some(until)) => Some(Override {
-            mode: Mode::parse(&mode).ok_or_else(|| SqlError::new("unknown override"))?,
-            actor: r.opt_text(26)?.unwrap_or_default(),
-            reason: r.opt_text(27)?.unwrap_or_default(),
+    let c = Columns::of(r);
+    let scope = c.word(0, Scope::parse, Scope::Town);
+    let trial = c.opt_text(14).map(|attempt| Trial {
+        attempt: AttemptId(attempt),
+        bead: c.opt_text(15).map(BeadId),
+        booked_at: c.at(16),
+        proven: c.flag(17),
+        lease_until: c.at(18),
+    });
+    let override_ = match (c.opt_text(25), c.opt_at(28)) {
+        (Some(_), Some(until)) => Some(Override {
+            mode: c.word(25, Mode::parse, Mode::Shadow),
+            actor: c.opt_text(26).unwrap_or_default(),
+            reason: c.opt_text(27).unwrap_or_default(),
             until,
         }),
         _ => None,
     };
-    let cause = match (r.opt_text(4)?, r.opt_text(5)?) {
+    let cause = match (c.opt_text(4), c.opt_text(5)) {
         (Some(code), Some(text)) => Some(Cause { code, text }),
         _ => None,
     };
-    Ok((
-        scope,
-        Breaker {
-            state: BreakerState::parse(&r.text(1)?).ok_or_else(|| SqlError::new("unknown breaker state"))?,
-            generation: r.count(2)?,
-            opened_at: time(3)?,
-            cause,
-            blamed_role: r.opt_text(6)?,
-            blamed_rig: r.opt_text(7)?.map(RigId),
-            trial_ms: r.int(8)?,
-            told: r.flag(9)?,
-            still_open_told: r.flag(10)?,
-            next_probe_at: time(11)?,
-            delay_step: r.count(12)?,
-            failed_probes: r.count(13)?,
-            trial,
-            health_until: time(19)?,
-            trials: r.count(20)?,
-            forwarded: r.flag(21)?,
-            forwards: serde_json::from_str::<Vec<i64>>(&r.text(22)?)
-                .unwrap_or_default()
-                .into_iter()
-                .map(Timestamp)
-                .collect(),
-            asked_at: time(23)?,
-            closed_at: time(24)?,
-            override_,
-            settled: r.flag(29)?,
-        },
-    ))
+    let breaker = Breaker {
+        state: c.word(1, BreakerState::parse, BreakerState::Closed),
+        generation: c.count(2),
+        opened_at: c.opt_at(3),
+        cause,
+        blamed_role: c.opt_text(6),
+        blamed_rig: c.opt_text(7).map(RigId),
+        trial_ms: c.int(8),
+        told: c.flag(9),
+        still_open_told: c.flag(10),
+        next_probe_at: c.opt_at(11),
+        delay_step: c.count(12),
+        failed_probes: c.count(13),
+        trial,
+        health_until: c.opt_at(19),
+        trials: c.count(20),
+        forwarded: c.flag(21),
+        forwards: serde_json::from_str::<Vec<i64>>(&c.text(22))
+            .unwrap_or_default()
+            .into_iter()
+            .map(Timestamp)
+            .collect(),
+        asked_at: c.opt_at(23),
+        closed_at: c.opt_at(24),
+        override_,
+        settled: c.flag(29),
+    };
+    c.done((scope, breaker))
 }
 
 macro_rules! columns {

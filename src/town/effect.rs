@@ -5,7 +5,7 @@
 
 use super::id::{AgentId, AttemptId};
 use super::time::{Millis, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Something to do outside the town.
@@ -52,7 +52,7 @@ pub struct StartAgent {
 }
 
 /// `StartAgentRequest` of `protocol.md` 4.4, with `dispatchId` and `review` (`api.md`).
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the fields are the wire's own names, documented in protocol.md 4.4")]
 pub struct StartRequest {
@@ -69,18 +69,20 @@ pub struct StartRequest {
     pub git_url: String,
     pub branch: String,
     pub default_branch: String,
+    #[serde(default)]
     pub env_vars: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_point: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lightweight: Option<bool>,
+    #[serde(default)]
     pub dispatch_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub review: Option<ReviewRequest>,
 }
 
 /// What a refinery is asked to review.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReviewRequest {
     /// The MR bead.

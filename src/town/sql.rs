@@ -3,6 +3,8 @@
 //! `src/platform/sql.rs` implements it over a Durable Object's SQLite, the `host` crate over rusqlite with the same
 //! limits. Both count rows where their platform counts them, so that budgets can be asserted in workerd.
 
+use super::time::Timestamp;
+use std::cell::Cell;
 use std::fmt;
 
 /// A value bound to, or read from, a statement.
@@ -94,6 +96,86 @@ impl Row {
         match self.0.get(i) {
             Some(Value::Null) => Ok(None),
             _ => self.text(i).map(Some),
+        }
+    }
+}
+
+/// Reads the columns of a wide row into a struct: the first column of another shape is noted and told at the end, so that
+/// building the struct has one way through and not thirty ways out, each of which would have to drop the fields read so
+/// far (a fiftieth of the Wasm).
+#[allow(missing_debug_implementations, reason = "lives for one row")]
+pub struct Columns<'a> {
+    row: &'a Row,
+    failed: Cell<Option<SqlError>>,
+}
+
+impl<'a> Columns<'a> {
+    /// The columns of a row.
+    #[must_use]
+    pub const fn of(row: &'a Row) -> Self {
+        Self { row, failed: Cell::new(None) }
+    }
+    fn keep<T: Default>(&self, read: Result<T, SqlError>) -> T {
+        read.unwrap_or_else(|e| {
+            self.fail(e);
+            T::default()
+        })
+    }
+    #[cold]
+    #[inline(never)]
+    fn fail(&self, e: SqlError) {
+        let first = self.failed.take().unwrap_or(e);
+        self.failed.set(Some(first));
+    }
+    /// [`Row::int`].
+    #[inline(never)]
+    pub fn int(&self, i: usize) -> i64 {
+        self.keep(self.row.int(i))
+    }
+    /// [`Row::opt_int`].
+    #[inline(never)]
+    pub fn opt_int(&self, i: usize) -> Option<i64> {
+        self.keep(self.row.opt_int(i))
+    }
+    /// [`Row::count`].
+    #[inline(never)]
+    pub fn count(&self, i: usize) -> u32 {
+        self.keep(self.row.count(i))
+    }
+    /// [`Row::flag`].
+    pub fn flag(&self, i: usize) -> bool {
+        self.int(i) != 0
+    }
+    /// [`Row::text`].
+    #[inline(never)]
+    pub fn text(&self, i: usize) -> String {
+        self.keep(self.row.text(i))
+    }
+    /// [`Row::opt_text`].
+    #[inline(never)]
+    pub fn opt_text(&self, i: usize) -> Option<String> {
+        self.keep(self.row.opt_text(i))
+    }
+    /// A moment.
+    pub fn at(&self, i: usize) -> Timestamp {
+        Timestamp(self.int(i))
+    }
+    /// A moment or NULL.
+    pub fn opt_at(&self, i: usize) -> Option<Timestamp> {
+        self.opt_int(i).map(Timestamp)
+    }
+    /// A word that `parse` knows; `otherwise` stands in for one that it does not, which is an error.
+    pub fn word<T>(&self, i: usize, parse: impl Fn(&str) -> Option<T>, otherwise: T) -> T {
+        parse(&self.text(i)).unwrap_or_else(|| {
+            self.fail(SqlError::shape(i, "a known word", self.row.0.get(i)));
+            otherwise
+        })
+    }
+    /// What was read, unless a column had another shape.
+    pub fn done<T>(self, read: T) -> Result<T, SqlError> {
+        match self.failed.into_inner() {
+            Some(e) => Err(e),
+            None => Ok(read),
         }
     }
 }

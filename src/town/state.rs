@@ -2,7 +2,7 @@
 
 use super::error::TownError;
 use super::id::{AgentId, BeadId};
-use super::sql::{Sql, SqlError, Value, first};
+use super::sql::{Columns, Sql, SqlError, Value, first};
 use super::time::Timestamp;
 
 /// The single row of table `town`.
@@ -52,10 +52,6 @@ pub struct State {
     pub rollup_last_at: Option<Timestamp>,
 }
 
-fn time(row: &super::sql::Row, i: usize) -> Result<Option<Timestamp>, SqlError> {
-    Ok(row.opt_int(i)?.map(Timestamp))
-}
-
 impl State {
     /// Reads the row; 404 if the town was never founded.
     pub fn load(sql: &dyn Sql) -> Result<Self, TownError> {
@@ -75,29 +71,31 @@ impl State {
             &[],
         )?;
         let Some(r) = row else { return Ok(None) };
-        Ok(Some(Self {
-            town_id: r.text(0)?,
-            name: r.text(1)?,
-            owner_user_id: r.text(2)?,
-            mayor: AgentId(r.text(3)?),
-            slow_start: r.count(4)?,
-            hold_until: time(&r, 5)?,
-            hold_cause: r.opt_text(6)?,
-            hold_streak: r.count(7)?,
-            draining_since: time(&r, 8)?,
-            drain_nonce: r.opt_text(9)?,
-            drain_instance: r.opt_text(10)?,
-            instance_id: r.opt_text(11)?,
-            drained_instance: r.opt_text(12)?,
-            last_proven_at: time(&r, 13)?,
-            last_proven_bead: r.opt_text(14)?.map(BeadId),
-            other_proven_at: time(&r, 15)?,
-            caps_lowered: r.flag(16)?,
-            invariant_violations: r.count(17)?,
-            drain_asked_at: time(&r, 18)?,
-            rollup_waits: r.flag(19)?,
-            rollup_last_at: time(&r, 20)?,
-        }))
+        let c = Columns::of(&r);
+        let state = Self {
+            town_id: c.text(0),
+            name: c.text(1),
+            owner_user_id: c.text(2),
+            mayor: AgentId(c.text(3)),
+            slow_start: c.count(4),
+            hold_until: c.opt_at(5),
+            hold_cause: c.opt_text(6),
+            hold_streak: c.count(7),
+            draining_since: c.opt_at(8),
+            drain_nonce: c.opt_text(9),
+            drain_instance: c.opt_text(10),
+            instance_id: c.opt_text(11),
+            drained_instance: c.opt_text(12),
+            last_proven_at: c.opt_at(13),
+            last_proven_bead: c.opt_text(14).map(BeadId),
+            other_proven_at: c.opt_at(15),
+            caps_lowered: c.flag(16),
+            invariant_violations: c.count(17),
+            drain_asked_at: c.opt_at(18),
+            rollup_waits: c.flag(19),
+            rollup_last_at: c.opt_at(20),
+        };
+        Ok(Some(c.done(state)?))
     }
 
     /// Writes every mutable column but those of the roll-up; one row.

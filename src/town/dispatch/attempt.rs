@@ -4,7 +4,7 @@ use super::super::agent::Role;
 use super::super::error::TownError;
 use super::super::id::{AgentId, AttemptId, BeadId, RigId};
 use super::super::sorted::Sorted;
-use super::super::sql::{Row, Sql, SqlError, first};
+use super::super::sql::{Columns, Row, Sql, SqlError, first};
 use super::super::time::{Millis, Timestamp};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -148,40 +148,41 @@ macro_rules! attempt_columns {
 
 /// Decodes a row of [`attempt_columns`](crate::attempt_columns).
 pub fn read(r: &Row) -> Result<Attempt, SqlError> {
-    let time = |i: usize| r.opt_int(i).map(|t| t.map(Timestamp));
-    Ok(Attempt {
-        id: AttemptId(r.text(0)?),
-        seq: r.int(1)?,
-        bead: r.opt_text(2)?.map(BeadId),
-        agent: AgentId(r.text(3)?),
-        agent_name: r.text(4)?,
-        rig: r.opt_text(5)?.map(RigId),
-        role: Role::parse(&r.text(6)?).ok_or_else(|| SqlError::new("unknown role"))?,
-        booked_at: Timestamp(r.int(7)?),
-        lease_until: time(8)?,
-        accepted_at: time(9)?,
-        proven_at: time(10)?,
-        finished_at: time(11)?,
-        outcome: Outcome::parse(&r.text(12)?).ok_or_else(|| SqlError::new("unknown outcome"))?,
-        class: r.opt_text(13)?,
-        code: r.opt_text(14)?,
-        reason: r.opt_text(15)?,
-        status_code: r.opt_int(16)?,
-        fingerprint: r.opt_text(17)?,
-        charged: r.flag(18)?,
-        probe: r.flag(19)?,
-        generation: r.count(20)?,
-        instance_id: r.opt_text(21)?,
-        duration_ms: r.opt_int(22)?,
-        counts_in: r.opt_text(23)?,
-        lost_code: r.opt_text(24)?,
-        lost_reason: r.opt_text(25)?,
-        looks: r.count(26)?,
-        look_until: time(27)?,
-        late_stop_at: time(28)?,
-        last_heartbeat_at: time(29)?,
-        repeated: r.flag(30)?,
-    })
+    let c = Columns::of(r);
+    let attempt = Attempt {
+        id: AttemptId(c.text(0)),
+        seq: c.int(1),
+        bead: c.opt_text(2).map(BeadId),
+        agent: AgentId(c.text(3)),
+        agent_name: c.text(4),
+        rig: c.opt_text(5).map(RigId),
+        role: c.word(6, Role::parse, Role::Polecat),
+        booked_at: c.at(7),
+        lease_until: c.opt_at(8),
+        accepted_at: c.opt_at(9),
+        proven_at: c.opt_at(10),
+        finished_at: c.opt_at(11),
+        outcome: c.word(12, Outcome::parse, Outcome::Pending),
+        class: c.opt_text(13),
+        code: c.opt_text(14),
+        reason: c.opt_text(15),
+        status_code: c.opt_int(16),
+        fingerprint: c.opt_text(17),
+        charged: c.flag(18),
+        probe: c.flag(19),
+        generation: c.count(20),
+        instance_id: c.opt_text(21),
+        duration_ms: c.opt_int(22),
+        counts_in: c.opt_text(23),
+        lost_code: c.opt_text(24),
+        lost_reason: c.opt_text(25),
+        looks: c.count(26),
+        look_until: c.opt_at(27),
+        late_stop_at: c.opt_at(28),
+        last_heartbeat_at: c.opt_at(29),
+        repeated: c.flag(30),
+    };
+    c.done(attempt)
 }
 
 fn one(sql: &dyn Sql, text: &'static str, id: super::super::sql::Value) -> Result<Option<Attempt>, TownError> {
