@@ -8,7 +8,7 @@ use super::error::TownError;
 use super::event::{self, Happening};
 use super::id::{AgentId, BeadId, RigId};
 use super::policy::POLECAT_NAMES;
-use super::sql::{Row, Sql, SqlError, Value, first};
+use super::sql::{Row, Sql, SqlError, Value, each, first};
 use super::state;
 use super::time::Timestamp;
 use serde::ser::SerializeMap;
@@ -174,13 +174,13 @@ pub fn hooked_to(sql: &dyn Sql, bead: &BeadId) -> Result<Option<Agent>, TownErro
 /// Agents of a rig, oldest first.
 pub fn of_rig(sql: &dyn Sql, rig: &RigId) -> Result<Vec<Agent>, TownError> {
     let rows = sql.query(agent_columns!("WHERE rig_id = ?1 ORDER BY seq"), &[rig.into()])?;
-    Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    Ok(each(&rows, read)?)
 }
 
 /// All agents of the town, oldest first, at most `limit`.
 pub fn all(sql: &dyn Sql, limit: u32) -> Result<Vec<Agent>, TownError> {
     let rows = sql.query(agent_columns!("ORDER BY seq LIMIT ?1"), &[limit.into()])?;
-    Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    Ok(each(&rows, read)?)
 }
 
 /// What a new agent is made of.

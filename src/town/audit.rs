@@ -7,7 +7,7 @@ use super::Ctx;
 use super::command::{Actor, Page};
 use super::error::TownError;
 use super::policy::{AUDIT_RETENTION, AUDIT_VALUE_BYTES, LIST_DEFAULT, LIST_MAX, REASON_BYTES, RULE_ROWS};
-use super::sql::{Row, Sql, SqlError, Value, first};
+use super::sql::{Row, Sql, SqlError, Value, each, first};
 use super::state;
 use super::text;
 use super::time::Timestamp;
@@ -82,7 +82,7 @@ pub fn list(sql: &dyn Sql, page: &Page) -> Result<Json, TownError> {
          LIMIT ?2",
         &window.args(),
     )?;
-    let entries: Vec<Entry> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let entries: Vec<Entry> = each(&rows, read)?;
     let (entries, next) = window.turn(entries, |e| &e.id);
     Ok(json!({"entries": entries, "next": next}))
 }

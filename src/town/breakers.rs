@@ -11,7 +11,7 @@ use super::error::TownError;
 use super::id::{AttemptId, BeadId, RigId};
 use super::notify::{self, Notice, NoticeKind};
 use super::sorted::Sorted;
-use super::sql::{Columns, Row, Sql, SqlError, Value, first};
+use super::sql::{Columns, Row, Sql, SqlError, Value, each, first};
 use super::state::State;
 use super::time::{Millis, Timestamp, in_words};
 use serde_json::{Value as Json, json};
@@ -362,7 +362,7 @@ fn counted(sql: &dyn Sql, scope: &Scope, after: Timestamp, limit: u32) -> Result
             reason: r.opt_text(6)?.unwrap_or_default(),
         })
     };
-    Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    Ok(each(&rows, read)?)
 }
 
 /// Reads what counts in a scope now: at most one row more than the threshold asks for.

@@ -3,7 +3,7 @@
 use super::bead;
 use super::error::TownError;
 use super::id::BeadId;
-use super::sql::{Sql, first};
+use super::sql::{Sql, each, first};
 use std::collections::{BTreeSet, VecDeque};
 
 /// What an edge means. The same two beads may hold more than one kind.
@@ -46,7 +46,7 @@ pub fn blockers(sql: &dyn Sql, bead: &BeadId) -> Result<Vec<BeadId>, TownError> 
         "SELECT depends_on_bead_id FROM bead_dependencies WHERE bead_id = ?1 AND kind = 'blocks'",
         &[bead.into()],
     )?;
-    Ok(rows.iter().map(|r| r.text(0).map(BeadId)).collect::<Result<_, _>>()?)
+    Ok(each(&rows, |r| r.text(0).map(BeadId))?)
 }
 
 /// The beads that wait for `bead`.
@@ -55,7 +55,7 @@ pub fn dependants(sql: &dyn Sql, bead: &BeadId) -> Result<Vec<BeadId>, TownError
         "SELECT bead_id FROM bead_dependencies WHERE depends_on_bead_id = ?1 AND kind = 'blocks'",
         &[bead.into()],
     )?;
-    Ok(rows.iter().map(|r| r.text(0).map(BeadId)).collect::<Result<_, _>>()?)
+    Ok(each(&rows, |r| r.text(0).map(BeadId))?)
 }
 
 /// Replaces the `blocks` edges of `bead`; a cycle is a 422 with its path. The blockers exist.

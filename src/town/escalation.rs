@@ -11,7 +11,7 @@ use super::error::TownError;
 use super::id::{AgentId, BeadId, RigId};
 use super::mail;
 use super::policy::{BODY_BYTES, ESCALATIONS_SHOWN, EXCERPT_CHARS, MESSAGE_BYTES, METADATA_BYTES};
-use super::sql::{Row, Sql, SqlError, Value, first};
+use super::sql::{Row, Sql, SqlError, Value, each, first};
 use super::state::{self, State};
 use super::text;
 use super::time::Timestamp;
@@ -215,7 +215,7 @@ pub fn list(sql: &dyn Sql, acknowledged: Option<bool>) -> Result<Json, TownError
             sql.query(escalation_columns!("WHERE e.acknowledged_at IS NOT NULL ORDER BY e.seq DESC LIMIT ?1"), &limit)?
         }
     };
-    let escalations: Vec<Escalation> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let escalations: Vec<Escalation> = each(&rows, read)?;
     Ok(json!(escalations))
 }
 

@@ -4,7 +4,7 @@ use super::Ctx;
 use super::error::TownError;
 use super::id::{AgentId, BeadId};
 use super::policy::{EVENT_RETENTION, EVENTS_KEPT, LIST_DEFAULT, LIST_MAX, RULE_ROWS};
-use super::sql::{Row, Sql, SqlError, first};
+use super::sql::{Row, Sql, SqlError, each, first};
 use super::time::Timestamp;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -109,7 +109,7 @@ pub fn list(
             &[since.into(), limit.into()],
         )?,
     };
-    Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    Ok(each(&rows, read)?)
 }
 
 /// Drops what is past retention, oldest first, at most [`RULE_ROWS`] rows. Arms nothing: it rides along.

@@ -11,7 +11,7 @@ use super::event::{self, Happening};
 use super::id::{AgentId, BeadId};
 use super::notify;
 use super::policy::{MAIL_AT_ONCE, MESSAGE_BYTES, NOTIFICATION_RETENTION, RULE_ROWS, TITLE_BYTES};
-use super::sql::{Row, Sql, SqlError, first};
+use super::sql::{Row, Sql, SqlError, each, first};
 use super::state::{self, State};
 use super::time::Timestamp;
 use serde::Serialize;
@@ -128,7 +128,7 @@ pub fn take(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId) -> Result<Vec<Mail>, 
          LIMIT ?2",
         &[agent.into(), MAIL_AT_ONCE.into()],
     )?;
-    let mail: Vec<Mail> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let mail: Vec<Mail> = each(&rows, read)?;
     let ids: Vec<&str> = mail.iter().map(|m| m.id.as_str()).collect();
     delivered(sql, ctx, &ids)?;
     Ok(mail)
@@ -185,7 +185,7 @@ pub fn list(sql: &dyn Sql, to: Option<&AgentId>, page: &Page) -> Result<Json, To
             &window.args(),
         )?,
     };
-    let mail: Vec<Mail> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let mail: Vec<Mail> = each(&rows, read)?;
     let (mail, next) = window.turn(mail, |m| &m.id);
     Ok(json!({"mail": mail, "next": next}))
 }

@@ -21,7 +21,7 @@ use super::escalation::{self, Raise};
 use super::id::{BeadId, RigId};
 use super::mail;
 use super::policy::{EXCERPT_CHARS, FACTS_BYTES, MESSAGE_BYTES, NOTIFICATION_RETENTION, RULE_ROWS};
-use super::sql::{Row, Sql, SqlError, Value, first};
+use super::sql::{Row, Sql, SqlError, Value, each, first};
 use super::state::{self, State};
 use super::text;
 use super::time::Timestamp;
@@ -314,7 +314,7 @@ pub fn list(sql: &dyn Sql, page: &Page) -> Result<Json, TownError> {
          LIMIT ?2",
         &window.args(),
     )?;
-    let notifications: Vec<Notification> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let notifications: Vec<Notification> = each(&rows, read)?;
     let (mut notifications, next) = window.turn(notifications, |n| &n.id);
     with_deliveries(sql, &mut notifications)?;
     Ok(json!({"notifications": notifications, "next": next}))
@@ -329,7 +329,7 @@ fn with_deliveries(sql: &dyn Sql, notifications: &mut [Notification]) -> Result<
          WHERE notification_id IN (SELECT value FROM json_each(?1))",
         &[json!(ids).to_string().into()],
     )?;
-    let of = rows.iter().map(|r| Ok((r.text(0)?, read_delivery(r)?))).collect::<Result<Vec<_>, SqlError>>()?;
+    let of = each(&rows, |r| Ok((r.text(0)?, read_delivery(r)?)))?;
     for n in notifications {
         n.deliveries = of.iter().filter(|(id, _)| *id == n.id).map(|(_, d)| d.clone()).collect();
         n.deliveries.sort_by_key(|d| Channel::parse(&d.channel).map(|c| c as u8));
@@ -358,7 +358,7 @@ pub fn test(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<Json, TownE
          WHERE id = ?1",
         &[id.into()],
     )?;
-    let mut notifications: Vec<Notification> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let mut notifications: Vec<Notification> = each(&rows, read)?;
     with_deliveries(sql, &mut notifications)?;
     Ok(json!({"notifications": notifications, "next": null}))
 }

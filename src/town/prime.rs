@@ -7,7 +7,7 @@ use super::error::TownError;
 use super::id::{AgentId, BeadId};
 use super::mail::{self, Mail};
 use super::policy::{PRIME_BEADS, PRIME_LOOKBACK};
-use super::sql::Sql;
+use super::sql::{Sql, each};
 use crate::bead_columns;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -71,7 +71,7 @@ fn open_beads(sql: &dyn Sql, agent: &Agent) -> Result<Vec<Bead>, TownError> {
             &[PRIME_LOOKBACK.into(), PRIME_BEADS.into(), rig.into()],
         )?);
     }
-    let mut beads: Vec<Bead> = rows.iter().map(bead::read).collect::<Result<_, _>>()?;
+    let mut beads: Vec<Bead> = each(&rows, bead::read)?;
     beads.sort_by_key(|b| Reverse(b.seq));
     beads.truncate(usize::try_from(PRIME_BEADS).unwrap_or(usize::MAX));
     Ok(beads)

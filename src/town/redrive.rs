@@ -12,7 +12,7 @@ use super::policy::{
     REDRIVE_TRIAL,
 };
 use super::review;
-use super::sql::{Sql, Value, first};
+use super::sql::{Sql, Value, each, first};
 use super::state::{self, State};
 use super::time::Timestamp;
 use serde_json::{Value as Json, json};
@@ -157,7 +157,7 @@ pub fn many(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, ask: &Many<'_>) -> Resu
          LIMIT ?3",
         &[ask.fingerprint.into(), ask.rig_id.into(), limit.into()],
     )?;
-    let ids = rows.iter().map(|r| r.text(0)).collect::<Result<Vec<_>, _>>()?;
+    let ids = each(&rows, |r| r.text(0))?;
     let shown: Vec<_> = ids.iter().take(REDRIVE_IDS_SHOWN as usize).collect();
     let mut redriven = 0;
     if !ask.dry_run && !ids.is_empty() {

@@ -18,7 +18,7 @@ use super::event::{self, Happening};
 use super::id::{AgentId, BeadId};
 use super::notify;
 use super::rig;
-use super::sql::{Row, Sql, SqlError, Value, first};
+use super::sql::{Row, Sql, SqlError, Value, each, first};
 use super::state::State;
 use super::text;
 use serde_json::json;
@@ -96,7 +96,7 @@ pub fn of_source(sql: &dyn Sql, source: &BeadId) -> Result<Vec<MergeRequest>, To
          WHERE source_bead_id = ?1",
         &[source.into()],
     )?;
-    Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    Ok(each(&rows, read)?)
 }
 
 /// Work with a branch: the source goes `in_review`, and an MR bead stands for the branch. Idempotent per source and

@@ -277,3 +277,12 @@ pub fn any(sql: &dyn Sql, text: &'static str, args: &[Value]) -> Result<bool, Sq
 pub fn first(sql: &dyn Sql, text: &'static str, args: &[Value]) -> Result<Option<Row>, SqlError> {
     Ok(sql.query(text, args)?.into_iter().next())
 }
+
+/// What `read` makes of each row. One loop for all kinds of rows: an iterator chain for each would hold `read` once more.
+pub fn each<T>(rows: &[Row], read: fn(&Row) -> Result<T, SqlError>) -> Result<Vec<T>, SqlError> {
+    let mut all = Vec::with_capacity(rows.len());
+    for row in rows {
+        all.push(read(row)?);
+    }
+    Ok(all)
+}

@@ -4,7 +4,7 @@ use super::super::agent::Role;
 use super::super::error::TownError;
 use super::super::id::{AgentId, AttemptId, BeadId, RigId};
 use super::super::sorted::Sorted;
-use super::super::sql::{Columns, Row, Sql, SqlError, first};
+use super::super::sql::{Columns, Row, Sql, SqlError, each, first};
 use super::super::time::{Millis, Timestamp};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -213,13 +213,13 @@ pub fn last_of_agent(sql: &dyn Sql, agent: &AgentId) -> Result<Option<Attempt>, 
 pub fn of_bead(sql: &dyn Sql, bead: &BeadId, limit: u32) -> Result<Vec<Attempt>, TownError> {
     let rows =
         sql.query(attempt_columns!("WHERE bead_id = ?1 ORDER BY seq DESC LIMIT ?2"), &[bead.into(), limit.into()])?;
-    Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    Ok(each(&rows, read)?)
 }
 
 /// Every live attempt: as many as the limits allow, no more.
 pub fn live(sql: &dyn Sql) -> Result<Vec<Attempt>, TownError> {
     let rows = sql.query(attempt_columns!("WHERE finished_at IS NULL ORDER BY agent_id"), &[])?;
-    Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    Ok(each(&rows, read)?)
 }
 
 /// Moves the lease of a live attempt, and notes who runs it.

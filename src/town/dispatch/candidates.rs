@@ -6,7 +6,7 @@ use super::super::breakers::Scope;
 use super::super::error::TownError;
 use super::super::id::{BeadId, RigId};
 use super::super::rig::Rig;
-use super::super::sql::{Row, Sql, SqlError, Value, first};
+use super::super::sql::{Row, Sql, SqlError, Value, each, first};
 use super::super::time::Timestamp;
 use super::breaker::{Breaker, Mode, State as BreakerState};
 use super::gate::{View, refinery_being_stopped};
@@ -33,7 +33,7 @@ fn ready(sql: &dyn Sql, rig: &RigId, kind: Kind, limit: u32) -> Result<Vec<Queue
          LIMIT ?3",
         &[rig.into(), kind.as_str().into(), limit.into()],
     )?;
-    Ok(rows.iter().map(queued).collect::<Result<_, _>>()?)
+    Ok(each(&rows, queued)?)
 }
 
 /// Rigs in which a refinery could start now.

@@ -12,7 +12,7 @@ use super::super::id::{AgentId, AttemptId, BeadId};
 use super::super::policy::{
     RETRY_AFTER_MAX, RULE_ROWS, STOP_LEASE, STOP_RETENTION, STOP_RETRY, STOP_TIMEOUT, STOPS_AT_ONCE,
 };
-use super::super::sql::{Row, Sql, SqlError, any, first};
+use super::super::sql::{Row, Sql, SqlError, any, each, first};
 use super::super::time::Timestamp;
 use super::attempt::Attempt;
 
@@ -62,7 +62,7 @@ pub fn before_start(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, agent: &AgentId
          SELECT stop_id, agent_id, attempt_id FROM stops WHERE agent_id = ?2",
         &[bead.into(), agent.into()],
     )?;
-    let stops: Vec<_> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let stops: Vec<_> = each(&rows, read)?;
     for stop in &stops {
         lease(sql, ctx.now.plus(STOP_TIMEOUT * i64::from(STOPS_AT_ONCE)), stop)?;
     }
@@ -95,7 +95,7 @@ pub fn send_due(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> 
          LIMIT ?2",
         &[ctx.now.into(), STOPS_AT_ONCE.into()],
     )?;
-    let stops: Vec<_> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let stops: Vec<_> = each(&rows, read)?;
     for stop in &stops {
         lease(sql, ctx.now.plus(STOP_LEASE), stop)?;
     }

@@ -9,7 +9,7 @@ use super::super::dispatch::attempt;
 use super::super::error::TownError;
 use super::super::id::BeadId;
 use super::super::pulse;
-use super::super::sql::{Sql, Value};
+use super::super::sql::{Sql, Value, each};
 use super::moment;
 use crate::attempt_columns;
 use serde_json::json;
@@ -62,7 +62,7 @@ pub fn list(sql: &dyn Sql, ctx: &Ctx<'_>, filter: &AttemptFilter) -> Result<Repl
             &args,
         )?,
     };
-    let mut attempts = rows.iter().map(attempt::read).collect::<Result<Vec<_>, _>>()?;
+    let mut attempts = each(&rows, attempt::read)?;
     for attempt in &mut attempts {
         pulse::freshen(ctx, attempt);
     }

@@ -10,7 +10,7 @@ use super::super::event::{self, Happening};
 use super::super::id::{AgentId, BeadId, RigId, is_uuid_v4};
 use super::super::policy::{BODY_BYTES, LIST_DEFAULT, METADATA_BYTES, NAME_CHARS, TITLE_BYTES};
 use super::super::rig;
-use super::super::sql::{Sql, Value};
+use super::super::sql::{Sql, Value, each};
 use super::super::state::State;
 use super::super::{Ctx, id};
 use super::{by_hand, capped, filled, known_rig, object, towns};
@@ -179,7 +179,7 @@ pub fn list(sql: &dyn Sql, rig_id: &RigId, filter: &BeadFilter) -> Result<Reply,
             &args,
         )?
     };
-    let beads = rows.iter().map(bead::read).collect::<Result<Vec<_>, _>>()?;
+    let beads = each(&rows, bead::read)?;
     Ok(Reply::ok(beads)?.quietly())
 }
 
