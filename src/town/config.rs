@@ -6,11 +6,13 @@
 //! stored value that this version would refuse counts as absent, so a town is never stopped by its settings.
 
 mod documents;
+mod from_json;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use documents::{check, get, merged, object, part, presets, put, small_enough, sounds_secret, stored};
+use from_json::{FromJson, read_by_name};
 use table::{ALIASED, COUNT, Kind, RIG, TOWN, count};
 
 use super::error::TownError;
@@ -18,7 +20,6 @@ use super::policy;
 use super::sql::{Sql, first};
 use super::text::{mask, redact};
 use super::time::Millis;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,8 +27,7 @@ use std::fmt;
 // ── the typed view ───────────────────────────────────────────────────────────────────────────────────────────────
 
 /// How often and how fast to dispatch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DispatchPolicy {
     /// Charged attempts after which a bead fails.
     pub max_attempts: u32,
@@ -50,6 +50,18 @@ pub struct DispatchPolicy {
     /// Reviews that may end otherwise than merged.
     pub max_review_rounds: u32,
 }
+read_by_name!(DispatchPolicy {
+    max_attempts,
+    backoff_ms,
+    jitter,
+    start_timeout_ms,
+    heartbeat_timeout_ms,
+    boot_timeout_ms,
+    max_agents,
+    max_polecats_per_rig,
+    max_starts_in_flight,
+    max_review_rounds
+});
 
 impl Default for DispatchPolicy {
     fn default() -> Self {
@@ -69,8 +81,7 @@ impl Default for DispatchPolicy {
 }
 
 /// When a breaker opens, and how it probes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BreakerPolicy {
     /// More counted failures than this within the window open it.
     pub failures: u32,
@@ -85,6 +96,7 @@ pub struct BreakerPolicy {
     /// The largest part of a probe's wait that is added to it.
     pub probe_jitter: f64,
 }
+read_by_name!(BreakerPolicy { failures, window_ms, consecutive, rig_consecutive, probe_ms, probe_jitter });
 
 impl Default for BreakerPolicy {
     fn default() -> Self {
@@ -100,8 +112,7 @@ impl Default for BreakerPolicy {
 }
 
 /// Whom to tell, and how often.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct NotifyPolicy {
     /// Where to post notifications.
     pub webhook_url: Option<String>,
@@ -112,6 +123,7 @@ pub struct NotifyPolicy {
     /// At most one notice about failed beads in this time.
     pub rollup_ms: Millis,
 }
+read_by_name!(NotifyPolicy { webhook_url, webhook_secret, still_open_ms, rollup_ms });
 
 impl Default for NotifyPolicy {
     fn default() -> Self {
@@ -136,8 +148,7 @@ impl fmt::Debug for NotifyPolicy {
 }
 
 /// How reviews are done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "the wire's own flags")]
 pub struct RefineryPolicy {
     /// Commands that must exit 0 on the merged tree.
@@ -157,10 +168,19 @@ pub struct RefineryPolicy {
     /// How long to wait before merging by itself; null: never.
     pub auto_merge_delay_minutes: Option<u32>,
 }
+read_by_name!(RefineryPolicy {
+    gates,
+    auto_merge,
+    require_clean_merge,
+    code_review,
+    review_mode,
+    auto_resolve_pr_feedback,
+    auto_resolve_merge_conflicts,
+    auto_merge_delay_minutes
+});
 
 /// Credentials for git hosts.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct GitAuth {
     /// For GitHub.
     pub github_token: Option<String>,
@@ -171,6 +191,7 @@ pub struct GitAuth {
     /// The predecessor's own.
     pub platform_integration_id: Option<String>,
 }
+read_by_name!(GitAuth { github_token, gitlab_token, gitlab_instance_url, platform_integration_id });
 
 impl fmt::Debug for GitAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -184,8 +205,7 @@ impl fmt::Debug for GitAuth {
 }
 
 /// A text per role: a model, or instructions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PerRole {
     /// The mayor's; a rig has none.
     pub mayor: Option<String>,
@@ -194,6 +214,7 @@ pub struct PerRole {
     /// The polecats'.
     pub polecat: Option<String>,
 }
+read_by_name!(PerRole { mayor, refinery, polecat });
 
 impl PerRole {
     /// That of a role by its name on the wire.
@@ -209,14 +230,23 @@ impl PerRole {
 }
 
 /// How finished work gets into its target branch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MergeStrategy {
     /// The refinery merges and pushes.
     #[default]
     Direct,
     /// Through a pull request. Cannot be set yet.
     Pr,
+}
+
+impl FromJson for MergeStrategy {
+    fn from_json(value: &Json) -> Option<Self> {
+        match value.as_str()? {
+            "direct" => Some(Self::Direct),
+            "pr" => Some(Self::Pr),
+            _ => None,
+        }
+    }
 }
 
 /// A town's settings. The fields are a view of the document: [`Config::patched`] is the only way to change it.

@@ -4,13 +4,13 @@ use super::super::error::TownError;
 use super::super::policy;
 use super::super::sql::SqlError;
 use super::super::text::{self, is_masked};
+use super::from_json::FromJson;
 use super::table::{Field, Group, Kind};
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
 
 /// A part of a checked document. It has the right shape, so the default is for the types.
-pub(super) fn part<T: DeserializeOwned + Default>(raw: &Json, pointer: &str) -> T {
-    raw.pointer(pointer).and_then(|value| T::deserialize(value).ok()).unwrap_or_default()
+pub(super) fn part<T: FromJson + Default>(raw: &Json, pointer: &str) -> T {
+    raw.pointer(pointer).and_then(T::from_json).unwrap_or_default()
 }
 
 pub(super) fn get<'a>(document: &'a Json, group: &str, key: &str) -> &'a Json {
