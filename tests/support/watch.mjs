@@ -177,9 +177,10 @@ export class Eye {
 
 /** Whether a request is a founding, a rig's, or a command of a route; or the registry's verb. */
 function subject(text) {
-  const { what, verb } = JSON.parse(text);
-  if (verb) return verb;
-  return { Found: "found", AddRig: "add_rig", RemoveRig: "remove_rig" }[Object.keys(what)[0]] ?? "command";
+  const words = JSON.parse(text); // src/edge/words.rs: the actor's name and words come first, if there is one
+  const after = { user: 2, operator: 2, container: 3, system: 1 }[words[0]];
+  if (after === undefined) return words[0];
+  return ["found", "add_rig", "remove_rig"].includes(words[after]) ? words[after] : "command";
 }
 
 function bound(target, key) {
