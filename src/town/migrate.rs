@@ -8,8 +8,10 @@ use super::time::Timestamp;
 use sha2::{Digest, Sha256};
 
 /// Our migrations, oldest first.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { id: 1, name: "0001_town", sql: include_str!("../../migrations/town/0001_town.sql") }];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { id: 1, name: "0001_town", sql: include_str!("../../migrations/town/0001_town.sql") },
+    Migration { id: 2, name: "0002_nudges", sql: include_str!("../../migrations/town/0002_nudges.sql") },
+];
 
 /// One step of the schema.
 #[derive(Clone, Copy, Debug)]

@@ -29,6 +29,7 @@ pub mod id;
 pub mod mail;
 pub mod migrate;
 pub mod notify;
+pub mod nudge;
 pub mod overview;
 pub mod policy;
 pub mod prime;

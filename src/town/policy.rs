@@ -151,6 +151,12 @@ pub const WEBHOOK_LEASE: Millis = WEBHOOK_TIMEOUT + 5 * SECOND;
 /// Posts of one town in the air: more would only wait for a connection while their lease runs ([`CALLS_AT_ONCE`]).
 pub const POSTS_AT_ONCE: u32 = 6;
 
+/// A nudge that nobody took is forgotten after this: by then the agent that it was meant for has been stopped as inactive
+/// (`domain.md` 6).
+pub const NUDGE_TTL: Millis = 2 * HOUR;
+/// Nudges that one reading lists; what is left comes with the next.
+pub const NUDGES_AT_ONCE: u32 = 100;
+
 // ── redrive ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// One step of a paced redrive.

@@ -6,9 +6,9 @@ use super::super::error::TownError;
 use super::super::policy::{ATTEMPT_RETENTION, IDLE_AGENT_RETENTION, RULE_ROWS};
 use super::super::sql::{Sql, any, first};
 use super::super::time::Timestamp;
-use super::super::{audit, event, mail, notify, redrive};
+use super::super::{audit, event, mail, notify, nudge, redrive};
 
-/// Drops old attempts, events, notices, mail, audit entries, and agents that nobody needs.
+/// Drops old attempts, events, notices, mail, nudges, audit entries, and agents that nobody needs.
 ///
 /// *Guarantees*: at most a hundred rows of each kind a tick.
 /// *Assumptions*: every append-only table has an index that yields its oldest rows first.
@@ -18,6 +18,7 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     event::prune(sql, ctx.now)?;
     notify::prune(sql, ctx.now)?;
     mail::prune(sql, ctx.now)?;
+    nudge::prune(sql, ctx.now)?;
     audit::prune(sql, ctx.now)?;
     stops::prune(sql, ctx.now)?;
     redrive::prune(sql, ctx.now.plus(-ATTEMPT_RETENTION))
