@@ -74,7 +74,8 @@ CREATE TABLE beads (
   rank                     INTEGER NOT NULL,
   labels                   TEXT NOT NULL DEFAULT '[]',
   metadata                 TEXT NOT NULL DEFAULT '{}',
-  -- what labels and edges mean for dispatch, kept on write: 1 = gt:held, a staged convoy, a triage request
+  -- what labels and edges mean for dispatch, kept on write: 1 = gt:held, a staged convoy, a triage request; a triage
+  -- request that was given to a triage agent is 2
   held                     INTEGER NOT NULL DEFAULT 0,
   staged                   INTEGER NOT NULL DEFAULT 0,
   triage_request           INTEGER NOT NULL DEFAULT 0,
@@ -118,6 +119,9 @@ CREATE INDEX beads_not_before ON beads (not_before) WHERE not_before IS NOT NULL
 CREATE INDEX beads_held ON beads (bead_id) WHERE status = 'open' AND held = 1;
 CREATE INDEX beads_blocked ON beads (bead_id) WHERE status = 'open' AND open_blockers > 0;
 CREATE INDEX beads_staged ON beads (bead_id) WHERE status = 'open' AND staged = 1;
+-- open triage requests, and the batch that a triage agent does: a few, or none
+CREATE INDEX beads_triage ON beads (seq) WHERE triage_request > 0 AND status = 'open';
+CREATE INDEX beads_batch ON beads (seq) WHERE created_by = 'patrol' AND status IN ('open', 'in_progress', 'in_review');
 CREATE INDEX beads_unfinished ON beads (seq) WHERE status IN ('open', 'in_progress', 'in_review');
 CREATE INDEX beads_in_progress ON beads (bead_id) WHERE status = 'in_progress';
 CREATE INDEX beads_failed ON beads (seq) WHERE status = 'failed';
@@ -196,9 +200,8 @@ CREATE TABLE agents (
   failure_streak        INTEGER NOT NULL DEFAULT 0,
   next_dispatch_at      INTEGER,
   last_activity_at      INTEGER,
-  last_event_type       TEXT,
-  last_event_at         INTEGER,
-  active_tools          TEXT NOT NULL DEFAULT '[]',
+  -- while it is stalled: when it is idle again at the latest
+  stalled_until         INTEGER,
   checkpoint            TEXT,
   status_message        TEXT,
   status_updated_at     INTEGER,
@@ -210,6 +213,7 @@ CREATE INDEX agents_by_rig ON agents (rig_id, role, seq);
 -- polecats that could take a bead now
 CREATE INDEX agents_free ON agents (rig_id, role, seq) WHERE status = 'idle' AND current_hook_bead_id IS NULL;
 CREATE INDEX agents_by_name ON agents (name, role);
+CREATE INDEX agents_stalled ON agents (stalled_until) WHERE stalled_until IS NOT NULL;
 -- agents that nobody needs, longest idle first
 CREATE INDEX agents_free_since ON agents (coalesce(last_activity_at, created_at))
   WHERE status = 'idle' AND current_hook_bead_id IS NULL AND role <> 'mayor';
@@ -251,7 +255,16 @@ CREATE TABLE attempts (
   look_until      INTEGER,
   -- when its process was last told to stop because of a late voice
   late_stop_at    INTEGER,
-  last_heartbeat_at INTEGER
+  last_heartbeat_at INTEGER,
+  -- the last thing that its agent did, as its heartbeats tell; NULL = never told
+  last_event_at   INTEGER,
+  -- inactivity: the last thing done when the town last took a step, which step that was, and its last nudge
+  quiet_since     INTEGER,
+  quiet_step      INTEGER NOT NULL DEFAULT 0,
+  nudged_at       INTEGER,
+  -- when the registry handed it to another container to go on with, and 1 until that was heard of
+  revived_at      INTEGER,
+  reviving        INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID, STRICT;
 CREATE INDEX attempts_by_seq ON attempts (seq);
 CREATE INDEX attempts_by_bead ON attempts (bead_id, seq);

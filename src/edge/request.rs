@@ -12,7 +12,7 @@ use super::{
 use crate::town::{
     command::{Actor, AttemptFilter, BeadFilter, BeadPatch, Command, Heartbeat, NewBead, Page},
     id::{AgentId, BeadId, RigId},
-    policy::{HEARTBEATS_MAX, STATUS_MESSAGE_CHARS},
+    policy::{HEARTBEATS_MAX, STATUS_MESSAGE_CHARS, STEP_SUMMARY_CHARS},
 };
 use serde_json::Value as Json;
 
@@ -220,6 +220,23 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             let (priority, metadata) = (f.opt_word("priority", PRIORITIES), f.opt_object("metadata"));
             f.done(Command::Escalate { rig_id: rig_id(), title, body: text, priority, metadata })?
         }
+        Route::ResolveTriage => {
+            let mut f = Fields::required(body);
+            let request_id = BeadId(f.text("triage_request_bead_id"));
+            let (action, notes) = (f.text("action"), f.opt_text("resolution_notes").unwrap_or_default());
+            f.done(Command::ResolveTriage { request_id, action, notes })?
+        }
+        Route::AttachMolecule => {
+            let mut f = Fields::required(body);
+            let (bead_id, formula) = (BeadId(f.text("bead_id")), f.opt_object("formula").unwrap_or_default());
+            f.done(Command::AttachMolecule { rig_id: rig_id(), bead_id, formula })?
+        }
+        Route::CurrentStep => Command::CurrentStep { agent_id: agent_id() },
+        Route::AdvanceStep => {
+            let mut f = Fields::required(body);
+            let summary = f.short_text("summary", STEP_SUMMARY_CHARS);
+            f.done(Command::AdvanceStep { agent_id: agent_id(), summary })?
+        }
         Route::ListEscalations => {
             Command::ListEscalations { acknowledged: query.get("acknowledged").map(|v| v == "true") }
         }
@@ -254,6 +271,11 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             _ => return Err(Refusal::bad_query("Missing required field: nonce")),
         },
         Route::DrainStatus => Command::DrainStatus,
+        Route::ReadRegistry => Command::ReadRegistry { container_instance_id: query.text("containerInstanceId") },
+        Route::WriteRegistry => match body.json() {
+            Json::Array(entries) => Command::WriteRegistry { entries: entries.clone() },
+            _ => return Err(Refusal::bad_query("The body must be a JSON array of {agentId, request, workdir, env}")),
+        },
     }))
 }
 

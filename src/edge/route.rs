@@ -86,6 +86,8 @@ routes! {
     Container "POST" "/api/towns/:town/container-eviction" => ContainerEviction,
     Container "POST" "/api/towns/:town/container-ready" => ContainerReady,
     Container "GET" "/api/towns/:town/drain-status" => DrainStatus,
+    Container "GET" "/api/towns/:town/container-registry" => ReadRegistry,
+    Container "POST" "/api/towns/:town/container-registry" => WriteRegistry,
     Container "POST" "/api/towns/:town/heartbeats" => Heartbeats,
 
     // Agents (`protocol.md` 3.1, 3.2).
@@ -97,12 +99,15 @@ routes! {
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/heartbeat" => Heartbeat,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/completed" => Completed,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/eviction-context" => EvictionContext,
+    Agent "GET" "/api/towns/:town/rigs/:rig/agents/:agent/molecule/current" => CurrentStep,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/molecule/advance" => AdvanceStep,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/hook" => Hook,
     Agent "DELETE" "/api/towns/:town/rigs/:rig/agents/:agent/hook" => Unhook,
     Rig "POST" "/api/towns/:town/rigs/:rig/mail" => SendMail,
     Rig "GET" "/api/towns/:town/rigs/:rig/beads/:bead" => GetBead,
     Rig "POST" "/api/towns/:town/rigs/:rig/beads/:bead/close" => CloseBead,
     Rig "POST" "/api/towns/:town/rigs/:rig/escalations" => Escalate,
+    Rig "POST" "/api/towns/:town/rigs/:rig/triage/resolve" => ResolveTriage,
     Rig "POST" "/api/towns/:town/rigs/:rig/review-queue/:entry/complete" => CompleteReview,
 
     // Administration of a rig (`protocol.md` 3.3).
@@ -118,6 +123,7 @@ routes! {
     Rig "DELETE" "/api/towns/:town/rigs/:rig/agents/:agent" => DeleteAgent,
     Rig "POST" "/api/towns/:town/rigs/:rig/review-queue" => SubmitReview,
     Rig "GET" "/api/towns/:town/rigs/:rig/events" => RigEvents,
+    Rig "POST" "/api/towns/:town/rigs/:rig/molecules" => AttachMolecule,
 
     // The mayor's tools (`protocol.md` 3.4); the rest comes with the mayor.
     Mayor "POST" "/api/mayor/:town/tools/sling" => MayorSling,

@@ -9,6 +9,7 @@
 //! The rows know: every effect was booked with a lease or a moved due time, and `resume` makes what was in the air due
 //! for a look.
 
+use super::town_do::Who;
 use crate::{
     edge::{
         fleet::FleetRequest,
@@ -29,6 +30,7 @@ use crate::{
     },
 };
 use futures_util::future::{LocalBoxFuture, join_all};
+use serde_json::Value as Json;
 use std::{cell::Cell, rc::Rc, time::Duration};
 use tokio::sync::Semaphore;
 use worker::{Delay, Env};
@@ -155,17 +157,31 @@ impl Performer {
 
     /// Adds what the agent needs to call back. The token is made here, for this start, and stored nowhere.
     fn equip(&self, start: &mut StartAgent, owner: String) -> Result<(), String> {
-        let secret = self.settings.secret.as_deref().ok_or(
+        let claims = ContainerClaims { town_id: start.request.town_id.clone(), user_id: owner };
+        let made = self.credentials(&claims).ok_or(
             "the agent was not started, because GASTOWN_JWT_SECRET is not set and it could not have called back",
         )?;
-        let claims = ContainerClaims { town_id: start.request.town_id.clone(), user_id: owner };
-        let token = token::sign_container(&claims, secret, clock::now());
-        let variables = &mut start.request.env_vars;
-        variables.insert("GASTOWN_CONTAINER_TOKEN".to_owned(), token);
-        if !self.settings.api_url.is_empty() {
-            variables.insert("GASTOWN_API_URL".to_owned(), self.settings.api_url.clone());
-        }
+        start.request.env_vars.extend(made.map(|(key, value)| (key.to_owned(), value)));
         Ok(())
+    }
+
+    /// The token and the address for a call back; `None` without a secret to sign with. An empty value is left out.
+    fn credentials(&self, claims: &ContainerClaims) -> Option<impl Iterator<Item = (&'static str, String)> + use<>> {
+        let token = token::sign_container(claims, self.settings.secret.as_deref()?, clock::now());
+        let made = [("GASTOWN_CONTAINER_TOKEN", token), ("GASTOWN_API_URL", self.settings.api_url.clone())];
+        Some(made.into_iter().filter(|(_, value)| !value.is_empty()))
+    }
+
+    /// The same for agents that a booting container goes on with: the entries of the registry's answer.
+    pub fn equip_again(&self, entries: &mut Json, town: Who) {
+        let claims = ContainerClaims { town_id: town.town_id, user_id: town.owner_user_id };
+        for entry in entries.as_array_mut().into_iter().flatten() {
+            for place in ["/env", "/request/envVars"] {
+                if let (Some(made), Some(Json::Object(env))) = (self.credentials(&claims), entry.pointer_mut(place)) {
+                    env.extend(made.map(|(key, value)| (key.to_owned(), Json::String(value))));
+                }
+            }
+        }
     }
 
     async fn stop(&self, stop: &StopAgent) -> Answer {

@@ -250,6 +250,9 @@ impl TownDO {
                 if shows_cost {
                     self.add_cost(&mut reply.data, alarm);
                 }
+                if route == Some(Route::ReadRegistry) {
+                    self.performer.equip_again(&mut reply.data, self.who());
+                }
                 Answer::reply(reply, style)
             }
             Err(e) => {

@@ -326,8 +326,17 @@ pub fn unhook(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, bead: &BeadId, reas
 /// Sets what an agent is doing.
 pub fn set_status(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, status: AgentStatus) -> Result<(), TownError> {
     sql.execute(
-        "UPDATE agents SET status = ?2, last_activity_at = ?3 WHERE agent_id = ?1",
+        "UPDATE agents SET status = ?2, stalled_until = NULL, last_activity_at = ?3 WHERE agent_id = ?1",
         &[agent.into(), status.as_str().into(), ctx.now.into()],
+    )?;
+    Ok(())
+}
+
+/// Its process was stopped for doing nothing: it gets no other bead until that is gone, or until then.
+pub fn stall(sql: &dyn Sql, agent: &AgentId, until: Timestamp) -> Result<(), TownError> {
+    sql.execute(
+        "UPDATE agents SET status = 'stalled', stalled_until = ?2 WHERE agent_id = ?1",
+        &[agent.into(), until.into()],
     )?;
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::error::TownError;
 use super::event::{self, Happening};
 use super::id::{AgentId, BeadId, RigId};
 use super::sql::{Columns, Row, Sql, SqlError, Value, first};
+use super::molecule;
 use super::state;
 use super::time::Timestamp;
 use serde::ser::SerializeMap;
@@ -469,6 +470,9 @@ pub fn transition(
     });
     if from.is_final() != to.is_final() || to == Status::Failed || to == Status::Closed {
         dependency::blocker_changed(sql, &bead.id)?;
+    }
+    if to.is_final() {
+        molecule::bead_ended(sql, ctx, bead)?;
     }
     Ok(())
 }

@@ -256,6 +256,14 @@ pub enum Command {
     // ── escalations and notifications ────────────────────────────────────────────────────────────────────────
     /// `POST …/escalations`.
     Escalate { rig_id: RigId, title: String, body: Option<String>, priority: Option<String>, metadata: Option<Json> },
+    /// `POST …/triage/resolve`.
+    ResolveTriage { request_id: BeadId, action: String, notes: String },
+    /// `POST …/molecules`.
+    AttachMolecule { rig_id: RigId, bead_id: BeadId, formula: Json },
+    /// `GET …/agents/:a/molecule/current`.
+    CurrentStep { agent_id: AgentId },
+    /// `POST …/agents/:a/molecule/advance`.
+    AdvanceStep { agent_id: AgentId, summary: String },
     /// `GET /api/towns/:t/escalations`; `Some(true)` = acknowledged ones only, `Some(false)` = open ones only.
     ListEscalations { acknowledged: Option<bool> },
     /// `POST /api/towns/:t/escalations/:e/acknowledge`.
@@ -292,4 +300,8 @@ pub enum Command {
     ContainerReady { nonce: String },
     /// `GET /api/towns/:t/drain-status`.
     DrainStatus,
+    /// `GET /api/towns/:t/container-registry` (without the token, which the object adds).
+    ReadRegistry { container_instance_id: Option<String> },
+    /// `POST /api/towns/:t/container-registry`.
+    WriteRegistry { entries: Vec<Json> },
 }

@@ -414,6 +414,12 @@ impl Config {
     }
 }
 
+/// True for a variable that is not kept with the container's registry: its name says that it is a secret.
+#[must_use]
+pub fn is_secret_name(key: &str) -> bool {
+    sounds_secret(key) || key.ends_with("_PAT")
+}
+
 /// A rig's overrides; `None` inherits the town's. The fields are a view of the document, as in [`Config`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct RigConfig {

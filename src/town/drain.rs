@@ -4,6 +4,7 @@ use super::Ctx;
 use super::agent;
 use super::bead;
 use super::breakers;
+use super::config::Config;
 use super::dispatch::instance;
 use super::effect::Effect;
 use super::error::TownError;
@@ -39,20 +40,40 @@ pub fn ready(sql: &dyn Sql, ctx: &Ctx<'_>, nonce: &str) -> Result<Json, TownErro
     }
     let cleared = state.drain_nonce.as_deref() == Some(nonce);
     if cleared {
-        instance::end_drain(&mut state);
-        // Whoever is ready is another process, unproven until it shows a sign of life.
-        state.slow_start = 1;
-        state.instance_id = None;
-        state.save(sql)?;
-        let config = super::config::Config::load(sql)?;
-        for (scope, b) in breakers::all(sql)? {
-            if b.state == super::dispatch::breaker::State::Open {
-                let event = super::dispatch::breaker::Event::NewInstance;
-                breakers::apply(sql, ctx, &state, &config, &scope, event)?;
-            }
-        }
+        succeed(sql, ctx, &mut state, &Config::load(sql)?)?;
     }
     Ok(json!({"cleared": cleared}))
+}
+
+/// Another process has taken over, unproven until it shows a sign of life; by name it is not known yet.
+fn succeed(sql: &dyn Sql, ctx: &Ctx<'_>, state: &mut State, config: &Config) -> Result<(), TownError> {
+    instance::end_drain(state);
+    state.slow_start = 1;
+    state.instance_id = None;
+    state.save(sql)?;
+    for (scope, b) in breakers::all(sql)? {
+        if b.state == super::dispatch::breaker::State::Open {
+            let event = super::dispatch::breaker::Event::NewInstance;
+            breakers::apply(sql, ctx, state, config, &scope, event)?;
+        }
+    }
+    Ok(())
+}
+
+/// `GET container-registry`: only a container that boots asks. The first one after an eviction is another instance, even if
+/// it does not say its name; and whoever says one is known by it.
+pub fn registry_read(sql: &dyn Sql, ctx: &Ctx<'_>, instance: Option<&str>) -> Result<(), TownError> {
+    let mut state = State::load(sql)?;
+    let config = Config::load(sql)?;
+    let drained = state.drained_instance.clone();
+    let evicted = state.draining_since.is_some() || (drained.is_some() && state.instance_id == drained);
+    if evicted && (instance.is_none() || instance != drained.as_deref()) {
+        succeed(sql, ctx, &mut state, &config)?;
+    }
+    match instance {
+        Some(id) => instance::note(sql, ctx, &mut state, &config, id, None),
+        None => Ok(()),
+    }
 }
 
 /// `GET drain-status`.

@@ -8,9 +8,10 @@ use super::bead::{self, Because, Draft, Kind, Priority, Status};
 use super::command::Actor;
 use super::effect::DataPoint;
 use super::error::TownError;
+use super::event::{self, Happening};
 use super::id::{AgentId, BeadId, RigId};
 use super::mail;
-use super::policy::{BODY_BYTES, ESCALATIONS_SHOWN, EXCERPT_CHARS, MESSAGE_BYTES, METADATA_BYTES};
+use super::policy::{BODY_BYTES, ESCALATE_EVERY, ESCALATE_TIMES, ESCALATIONS_SHOWN, EXCERPT_CHARS, MESSAGE_BYTES, METADATA_BYTES, RULE_ROWS};
 use super::sql::{Row, Sql, SqlError, Value, each, first};
 use super::state::{self, State};
 use super::text;
@@ -122,8 +123,9 @@ pub fn raise(sql: &dyn Sql, ctx: &Ctx<'_>, raise: Raise<'_>) -> Result<Json, Tow
     )?;
     sql.execute(
         "INSERT INTO escalations
-           (bead_id, seq, source_rig_id, source_agent_id, severity, category, message, by_notification, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+           (bead_id, seq, source_rig_id, source_agent_id, severity, category, message, by_notification, created_at,
+            next_escalation_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         &[
             (&bead.id).into(),
             state::next_seq(sql)?.into(),
@@ -134,6 +136,7 @@ pub fn raise(sql: &dyn Sql, ctx: &Ctx<'_>, raise: Raise<'_>) -> Result<Json, Tow
             raise.message.into(),
             raise.by_notification.into(),
             ctx.now.into(),
+            (!raise.by_notification).then(|| ctx.now.plus(ESCALATE_EVERY)).into(),
         ],
     )?;
     emit(ctx, "escalation.created", &bead.id, raise.rig_id, severity);
@@ -217,6 +220,76 @@ pub fn list(sql: &dyn Sql, acknowledged: Option<bool>) -> Result<Json, TownError
     };
     let escalations: Vec<Escalation> = each(&rows, read)?;
     Ok(json!(escalations))
+}
+
+/// Rule 7, too: raises what nobody acknowledged by one step, and tells the mayor once more.
+///
+/// *Guarantees*: [`ESCALATE_TIMES`] times an escalation, [`ESCALATE_EVERY`] apart, a hundred a tick; nothing that a
+/// notification raised, since that has deliveries of its own.
+pub fn raise_due(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
+    let rows = sql.query(
+        "SELECT bead_id, source_agent_id, severity, message, re_escalation_count
+         FROM escalations INDEXED BY escalations_due
+         WHERE next_escalation_at IS NOT NULL AND next_escalation_at <= ?1
+         ORDER BY next_escalation_at
+         LIMIT ?2",
+        &[ctx.now.into(), RULE_ROWS.into()],
+    )?;
+    for r in &rows {
+        let (id, agent, times) = (BeadId(r.text(0)?), r.opt_text(1)?.map(AgentId), r.count(4)?.saturating_add(1));
+        let (was, message) = (r.text(2)?, r.text(3)?);
+        let severity = match Priority::parse(&was) {
+            Some(Priority::Low) => Priority::Medium,
+            Some(Priority::Medium) => Priority::High,
+            _ => Priority::Critical,
+        };
+        let next = (times < ESCALATE_TIMES).then(|| ctx.now.plus(ESCALATE_EVERY));
+        sql.execute(
+            "UPDATE escalations
+             SET severity = ?2, re_escalation_count = ?3, next_escalation_at = ?4
+             WHERE bead_id = ?1",
+            &[(&id).into(), severity.as_str().into(), times.into(), next.into()],
+        )?;
+        let bead = bead::get(sql, &id)?;
+        let word = severity.as_str();
+        let label = |l: String| if l.starts_with("severity:") { format!("severity:{word}") } else { l };
+        let labels: Vec<String> = bead.labels.into_iter().map(label).collect();
+        sql.execute(
+            "UPDATE beads SET labels = ?2, priority = ?3, rank = ?5, updated_at = ?4 WHERE bead_id = ?1",
+            &[
+                (&id).into(),
+                json!(labels).to_string().into(),
+                severity.as_str().into(),
+                ctx.now.into(),
+                severity.rank().into(),
+            ],
+        )?;
+        let what = Happening {
+            kind: "escalated",
+            old: Some(&was),
+            new: Some(word),
+            metadata: Some(json!({"re_escalation_count": times})),
+            ..Happening::default()
+        };
+        event::record(sql, ctx, &id, what)?;
+        emit(ctx, "escalation.raised", &id, bead.rig_id.as_ref(), word);
+        let excerpt: String = message.chars().take(EXCERPT_CHARS).collect();
+        let body = bead.body.as_deref().filter(|b| *b != message);
+        tell_mayor(sql, ctx, agent.as_ref(), word, &excerpt, &message, body)?;
+    }
+    Ok(())
+}
+
+/// When the next escalation is raised.
+pub fn next_deadline(sql: &dyn Sql) -> Result<Option<Timestamp>, TownError> {
+    let row = first(
+        sql,
+        "SELECT min(next_escalation_at)
+         FROM escalations INDEXED BY escalations_due
+         WHERE next_escalation_at IS NOT NULL",
+        &[],
+    )?;
+    Ok(row.map_or(Ok(None), |r| r.opt_int(0))?.map(Timestamp))
 }
 
 /// Its bead has ended: it falls silent with it. True if it had not been acknowledged yet.

@@ -137,6 +137,34 @@ pub const STARTS_AT_ONCE: usize = 5;
 /// to its end.
 pub const ANSWER_BYTES: usize = 8_192;
 
+// ── inactivity, triage, escalations, molecules, the container's registry ─────────────────────────────────────────
+
+/// An agent that has done nothing for so long, with no tool running, is nudged (`domain.md` 6, as the next five).
+pub const QUIET_NUDGE: Millis = 15 * MINUTE;
+/// Such nudges come at most once in this time.
+pub const QUIET_NUDGE_EVERY: Millis = HOUR;
+/// After so long it is nudged again, and a triage request asks what to do.
+pub const QUIET_ASK: Millis = HOUR;
+/// After so long its process is stopped.
+pub const QUIET_STOP: Millis = 2 * HOUR;
+/// A stalled agent is idle again after this, whatever has become of its process.
+pub const STALLED_LIMIT: Millis = 30 * MINUTE;
+/// Open triage requests that a town makes.
+pub const TRIAGE_OPEN: u32 = 5;
+/// Requests that one triage agent is given: the town's own, and those that people made beside them.
+pub const TRIAGE_SHOWN: u32 = 20;
+/// An escalation that nobody acknowledged is raised one step after this (`domain.md` 8) …
+pub const ESCALATE_EVERY: Millis = 4 * HOUR;
+/// … so many times.
+pub const ESCALATE_TIMES: u32 = 3;
+/// Steps of a molecule.
+pub const MOLECULE_STEPS: usize = 50;
+/// A summary with which a step is finished, in characters (`protocol.md` 3.1).
+pub const STEP_SUMMARY_CHARS: usize = 5_000;
+/// The container's registry as JSON text, without what is not kept of it: a prompt of [`BODY_BYTES`] for each of
+/// [`MAX_AGENTS`] would not fit, but prompts are a tenth of that, and a registry that is not kept costs a few restarts.
+pub const REGISTRY_BYTES: usize = 512 * 1024;
+
 // ── delivery ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Wait after the first failed webhook; doubles each time.

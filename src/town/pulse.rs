@@ -22,11 +22,12 @@ use super::Ctx;
 use super::agent::Agent;
 use super::command::Heartbeat;
 use super::config::Config;
-use super::dispatch::attempt::{self, Attempt};
+use super::dispatch::attempt::{self, Attempt, Quiet};
 use super::error::TownError;
 use super::id::{AgentId, AttemptId};
 use super::policy::HEARTBEAT_STORE_EVERY;
 use super::sorted::Sorted;
+use super::reconcile::inactivity::{self, Activity};
 use super::sql::Sql;
 use super::state::State;
 use super::time::{Millis, Timestamp};
@@ -49,6 +50,8 @@ pub struct Heard {
     pub at: Timestamp,
     /// The deadline of the next one.
     pub lease_until: Timestamp,
+    /// The last thing that the agent did, as far as its heartbeats told.
+    pub event_at: Option<Timestamp>,
 }
 
 /// The live attempts as the rows had them when so many rows had been written.
@@ -71,18 +74,22 @@ struct Live {
     looks: u32,
     look_until: Option<Timestamp>,
     instance: Option<String>,
+    event_at: Option<Timestamp>,
+    activity: Activity,
 }
 
 impl Live {
     fn of(attempt: &Attempt) -> Self {
         Self {
             attempt: attempt.id.clone(),
-            proven: attempt.proven_at.is_some(),
+            proven: attempt.proven_at.is_some() && !attempt.reviving,
             lease_until: attempt.lease_until,
             heartbeat_at: attempt.last_heartbeat_at,
             looks: attempt.looks,
             look_until: attempt.look_until,
             instance: attempt.instance_id.clone(),
+            event_at: attempt.last_event_at,
+            activity: Activity::of(attempt),
         }
     }
 }
@@ -156,20 +163,50 @@ impl Pulses {
         let lease_until = now.plus(roll.timeout);
         // A deadline that moves earlier, since the clock was set back, is news: the alarm stands at the later one.
         let moves_on = self.deadline(agent, live, roll.timeout).is_some_and(|was| was <= lease_until);
-        if !nothing_new || !moves_on || !fresh(live.heartbeat_at, now) {
+        let event_at = self.event_at(agent, &live.attempt, live.event_at, live.activity.event_of(said, now));
+        let too_quiet = live.activity.due(event_at, inactivity::is_busy(said), now).is_some();
+        if !nothing_new || !moves_on || too_quiet || !fresh(live.heartbeat_at, now) {
             return false;
         }
-        self.hear(agent, &live.attempt, now, lease_until);
+        self.hear(agent, &live.attempt, now, lease_until, event_at);
         true
     }
 
-    fn hear(&self, agent: &AgentId, attempt: &AttemptId, at: Timestamp, lease_until: Timestamp) {
-        let heard = Heard { attempt: attempt.clone(), at, lease_until };
+    fn hear(
+        &self,
+        agent: &AgentId,
+        attempt: &AttemptId,
+        at: Timestamp,
+        lease_until: Timestamp,
+        event_at: Option<Timestamp>,
+    ) {
+        let heard = Heard { attempt: attempt.clone(), at, lease_until, event_at };
         self.heard.borrow_mut().insert(agent.clone(), heard);
     }
 
+    /// The last thing that an agent did: what it says now, else what is remembered, else what its row has. Nothing that
+    /// was done is undone by a voice that came late.
+    fn event_at(
+        &self,
+        agent: &AgentId,
+        attempt: &AttemptId,
+        stored: Option<Timestamp>,
+        said: Option<Timestamp>,
+    ) -> Option<Timestamp> {
+        let remembered = self.heard.borrow().get(agent).filter(|h| h.attempt == *attempt).and_then(|h| h.event_at);
+        stored.max(remembered).max(said)
+    }
+
     /// The row was written by [`beat`]: what is known stays known.
-    fn stored(&self, sql: &dyn Sql, agent: &AgentId, at: Timestamp, lease_until: Timestamp, instance: Option<&str>) {
+    fn stored(
+        &self,
+        sql: &dyn Sql,
+        agent: &AgentId,
+        at: Timestamp,
+        lease_until: Timestamp,
+        instance: Option<&str>,
+        event_at: Option<Timestamp>,
+    ) {
         if let Some(roll) = self.roll.borrow_mut().as_mut()
             && let Some(live) = roll.live.get_mut(agent)
         {
@@ -179,6 +216,7 @@ impl Pulses {
             live.looks = 0;
             live.look_until = None;
             live.instance = instance.map(str::to_owned).or_else(|| live.instance.take());
+            live.event_at = live.event_at.max(event_at);
         }
     }
 
@@ -232,7 +270,9 @@ fn read(sql: &dyn Sql) -> Result<Option<Roll>, TownError> {
     let Some(state) = State::find(sql)? else { return Ok(None) };
     let timeout = Config::load(sql)?.dispatch.heartbeat_timeout_ms;
     let rows = sql.query(
-        "SELECT agent_id, attempt_id, proven_at IS NOT NULL, lease_until, last_heartbeat_at, looks, look_until, instance_id
+        "SELECT agent_id, attempt_id, proven_at IS NOT NULL AND reviving = 0, lease_until, last_heartbeat_at, looks,
+                look_until, instance_id, last_event_at, role = 'mayor', max(booked_at, coalesce(revived_at, 0)),
+                quiet_since, quiet_step, nudged_at
          FROM attempts
          WHERE finished_at IS NULL",
         &[],
@@ -248,6 +288,12 @@ fn read(sql: &dyn Sql) -> Result<Option<Roll>, TownError> {
             looks: r.count(5)?,
             look_until: time(6)?,
             instance: r.opt_text(7)?,
+            event_at: time(8)?,
+            activity: Activity {
+                watched: !r.flag(9)?,
+                began: Timestamp(r.int(10)?),
+                quiet: Quiet { since: time(11)?, step: r.count(12)?, nudged_at: time(13)? },
+            },
         };
         live.insert(AgentId(r.text(0)?), attempt);
     }
@@ -278,28 +324,36 @@ pub fn dues(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Due>, TownError> {
 }
 
 /// A heartbeat of a proven attempt, whose row was read: the row is written only if it is old, or if this is news to it.
+/// Returns the last thing that the agent did, as far as anybody knows.
 pub fn beat(
     sql: &dyn Sql,
     ctx: &Ctx<'_>,
     attempt: &Attempt,
     lease_until: Timestamp,
     instance: Option<&str>,
-) -> Result<(), TownError> {
+    said: &Heartbeat,
+) -> Result<Option<Timestamp>, TownError> {
+    let event_at = Activity::of(attempt).event_of(said, ctx.now);
     let Some(pulses) = ctx.pulses else {
-        return attempt::renew(sql, &attempt.id, lease_until, Some(ctx.now), instance);
+        let event_at = attempt.last_event_at.max(event_at);
+        attempt::heard(sql, &attempt.id, lease_until, Some(ctx.now), instance, event_at)?;
+        return Ok(event_at);
     };
+    let event_at = pulses.event_at(&attempt.agent, &attempt.id, attempt.last_event_at, event_at);
     let news = attempt.looks > 0
+        || attempt.reviving
         || attempt.look_until.is_some()
         || instance.is_some_and(|id| attempt.instance_id.as_deref() != Some(id));
     if news || !fresh(attempt.last_heartbeat_at, ctx.now) {
         let known = pulses.knows(sql);
-        attempt::renew(sql, &attempt.id, lease_until, Some(ctx.now), instance)?;
-        if known {
-            pulses.stored(sql, &attempt.agent, ctx.now, lease_until, instance);
+        attempt::heard(sql, &attempt.id, lease_until, Some(ctx.now), instance, event_at)?;
+        // What was being revived is known to be proven only when it is read again.
+        if known && !attempt.reviving {
+            pulses.stored(sql, &attempt.agent, ctx.now, lease_until, instance, event_at);
         }
     }
-    pulses.hear(&attempt.agent, &attempt.id, ctx.now, lease_until);
-    Ok(())
+    pulses.hear(&attempt.agent, &attempt.id, ctx.now, lease_until, event_at);
+    Ok(event_at)
 }
 
 /// When a live attempt has to be looked at, by its row and the memory; `None` = never.

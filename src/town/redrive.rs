@@ -15,6 +15,7 @@ use super::review;
 use super::sql::{Sql, Value, each, first};
 use super::state::{self, State};
 use super::time::Timestamp;
+use super::triage;
 use serde_json::{Value as Json, json};
 
 /// Brings one failed bead back: open, its counters 0. 409 unless it is failed.
@@ -47,8 +48,15 @@ pub fn one(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId, reason: &st
     back(sql, ctx, actor, bead, reason, by_agent)
 }
 
-/// Why redriving a merge request would be wrong: its verdict stands, and its source has moved on.
+/// Why redriving it would be wrong: a merge request whose verdict stands and whose source has moved on, a question, or a
+/// triage agent when another one has been set to work.
 fn pointless(sql: &dyn Sql, bead: &Bead) -> Result<Option<String>, TownError> {
+    if bead.triage_request {
+        return Ok(Some("A triage request is answered, not redriven".to_owned()));
+    }
+    if triage::is_superseded(sql, bead)? {
+        return Ok(Some("Another triage agent was asked since, and a town has one at a time".to_owned()));
+    }
     if bead.kind == Kind::Issue {
         return Ok(None);
     }

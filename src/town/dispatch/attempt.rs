@@ -5,6 +5,7 @@ use super::super::error::TownError;
 use super::super::id::{AgentId, AttemptId, BeadId, RigId};
 use super::super::sorted::Sorted;
 use super::super::sql::{Columns, Row, Sql, SqlError, each, first};
+use super::super::policy::BOOT_GRACE;
 use super::super::time::{Millis, Timestamp};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -86,6 +87,21 @@ pub struct Attempt {
     pub late_stop_at: Option<Timestamp>,
     pub last_heartbeat_at: Option<Timestamp>,
     pub repeated: bool,
+    pub last_event_at: Option<Timestamp>,
+    pub quiet: Quiet,
+    pub revived_at: Option<Timestamp>,
+    pub reviving: bool,
+}
+
+/// What the town has done about an agent that does nothing (`reconcile::inactivity`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quiet {
+    /// The last thing that the agent had done then; after a later one, all begins anew.
+    pub since: Option<Timestamp>,
+    /// How many steps were taken.
+    pub step: u32,
+    /// When it was last nudged.
+    pub nudged_at: Option<Timestamp>,
 }
 
 impl Attempt {
@@ -94,10 +110,17 @@ impl Attempt {
     pub const fn is_live(&self) -> bool {
         self.finished_at.is_none()
     }
-    /// True while it is a start in flight: booked, not yet proven or ended, and within its lease.
+    /// True while it is a start in flight: booked, or handed to another container, not yet heard or ended, and within its
+    /// lease.
     #[must_use]
     pub fn in_flight(&self, now: Timestamp) -> bool {
-        self.is_live() && self.proven_at.is_none() && self.lease_until.is_some_and(|t| t > now)
+        let unheard = self.proven_at.is_none() || self.reviving;
+        self.is_live() && unheard && self.lease_until.is_some_and(|t| t > now)
+    }
+    /// Until when it may say that it is starting.
+    #[must_use]
+    pub fn boots_until(&self) -> Timestamp {
+        self.revived_at.map_or(self.booked_at, |t| t.max(self.booked_at)).plus(BOOT_GRACE)
     }
 }
 
@@ -139,7 +162,8 @@ macro_rules! attempt_columns {
             "SELECT attempt_id, seq, bead_id, agent_id, agent_name, rig_id, role, booked_at, lease_until, accepted_at,
                     proven_at, finished_at, outcome, class, code, reason, status_code, fingerprint, charged, probe,
                     generation, instance_id, duration_ms, counts_in, lost_code, lost_reason, looks, look_until,
-                    late_stop_at, last_heartbeat_at, repeated
+                    late_stop_at, last_heartbeat_at, repeated, last_event_at, quiet_since, quiet_step, nudged_at,
+                    revived_at, reviving
              FROM attempts ",
             $($rest)*
         )
@@ -181,6 +205,10 @@ pub fn read(r: &Row) -> Result<Attempt, SqlError> {
         late_stop_at: c.opt_at(28),
         last_heartbeat_at: c.opt_at(29),
         repeated: c.flag(30),
+        last_event_at: c.opt_at(31),
+        quiet: Quiet { since: c.opt_at(32), step: c.count(33), nudged_at: c.opt_at(34) },
+        revived_at: c.opt_at(35),
+        reviving: c.flag(36),
     };
     c.done(attempt)
 }
@@ -230,12 +258,26 @@ pub fn renew(
     heartbeat_at: Option<Timestamp>,
     instance: Option<&str>,
 ) -> Result<(), TownError> {
+    heard(sql, id, lease_until, heartbeat_at, instance, None)
+}
+
+/// The same, with the last thing that its agent did, if it told one.
+pub fn heard(
+    sql: &dyn Sql,
+    id: &AttemptId,
+    lease_until: Timestamp,
+    heartbeat_at: Option<Timestamp>,
+    instance: Option<&str>,
+    event_at: Option<Timestamp>,
+) -> Result<(), TownError> {
     sql.execute(
         "UPDATE attempts
          SET lease_until = ?2, looks = 0, look_until = NULL,
-             last_heartbeat_at = coalesce(?3, last_heartbeat_at), instance_id = coalesce(?4, instance_id)
+             last_heartbeat_at = coalesce(?3, last_heartbeat_at), instance_id = coalesce(?4, instance_id),
+             last_event_at = coalesce(?5, last_event_at),
+             reviving = CASE WHEN ?3 IS NULL THEN reviving ELSE 0 END
          WHERE attempt_id = ?1 AND finished_at IS NULL",
-        &[id.into(), lease_until.into(), heartbeat_at.into(), instance.into()],
+        &[id.into(), lease_until.into(), heartbeat_at.into(), instance.into(), event_at.into()],
     )?;
     Ok(())
 }
@@ -258,14 +300,17 @@ pub struct Load {
 /// Counts the live attempts.
 pub fn load(sql: &dyn Sql, now: Timestamp) -> Result<Load, TownError> {
     let rows = sql.query(
-        "SELECT role, rig_id, proven_at, lease_until FROM attempts WHERE finished_at IS NULL ORDER BY agent_id",
+        "SELECT role, rig_id, proven_at IS NULL OR reviving = 1, lease_until
+         FROM attempts
+         WHERE finished_at IS NULL
+         ORDER BY agent_id",
         &[],
     )?;
     let mut load = Load::default();
     for r in &rows {
         let rig = r.opt_text(1)?.map(RigId);
         load.live += 1;
-        if r.opt_int(2)?.is_none() && r.opt_int(3)?.is_some_and(|t| t > now.0) {
+        if r.flag(2)? && r.opt_int(3)?.is_some_and(|t| t > now.0) {
             load.in_flight += 1;
         }
         match (r.text(0)?.as_str(), rig) {

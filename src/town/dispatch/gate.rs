@@ -465,14 +465,15 @@ fn limit_holds(sql: &dyn Sql, view: &View, bead: &Bead, holds: &mut Vec<Hold>) -
     Ok(())
 }
 
-/// True while a stop is on its way to the rig's refinery: it could reach the next process.
+/// True while a stop is on its way to the rig's refinery, which could reach the next process, or while it is stalled.
 pub fn refinery_being_stopped(sql: &dyn Sql, rig: &RigId) -> Result<bool, TownError> {
     let row = first(
         sql,
         "SELECT 1
          FROM agents a
-         JOIN stops s ON s.agent_id = a.agent_id
-         WHERE a.rig_id = ?1 AND a.role = 'refinery' AND s.sent_until IS NOT NULL
+         WHERE a.rig_id = ?1 AND a.role = 'refinery'
+           AND (a.status = 'stalled'
+                OR EXISTS (SELECT 1 FROM stops s WHERE s.agent_id = a.agent_id AND s.sent_until IS NOT NULL))
          LIMIT 1",
         &[rig.into()],
     )?;

@@ -10,8 +10,9 @@ use super::super::command::{Actor, Heartbeat};
 use super::super::config::Config;
 use super::super::error::TownError;
 use super::super::id::{AgentId, AttemptId};
-use super::super::policy::{BOOT_GRACE, INSTANCE_BYTES, LATE_STOP_EVERY};
+use super::super::policy::{INSTANCE_BYTES, LATE_STOP_EVERY};
 use super::super::pulse;
+use super::super::reconcile::inactivity;
 use super::super::review;
 use super::super::sql::Sql;
 use super::super::state::State;
@@ -79,7 +80,7 @@ pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat
         beat = Beat { quiet: false, drain_nonce: nonce.filter(|_| state.draining_since.is_none()) };
     }
     let starting = body.status.as_deref() == Some("starting");
-    let latest = attempt.booked_at.plus(BOOT_GRACE);
+    let latest = attempt.boots_until();
     let lease = ctx.now.plus(config.dispatch.heartbeat_timeout_ms);
     let lease = if starting { lease.min(latest).max(ctx.now.plus(1)) } else { lease };
     // It may have moved earlier: the booking's is longer than a heartbeat's, a setting may have been lowered, and the
@@ -98,7 +99,8 @@ pub fn heartbeat(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, body: &Heartbeat
         proof::prove(sql, ctx, &mut state, &config, &attempt, lease, instance)?;
         return Ok(Beat { quiet: false, ..beat });
     }
-    pulse::beat(sql, ctx, &attempt, lease, instance)?;
+    let event_at = pulse::beat(sql, ctx, &attempt, lease, instance, body)?;
+    beat.quiet &= !inactivity::heard(sql, ctx, &state, &attempt, event_at, body)?;
     Ok(beat)
 }
 

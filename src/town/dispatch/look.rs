@@ -5,7 +5,7 @@ use super::super::config::Config;
 use super::super::effect::{Answer, Effect, Health, Observe};
 use super::super::error::TownError;
 use super::super::id::AttemptId;
-use super::super::policy::{BOOT_GRACE, LOOK_LEASE, LOOKS_AT_ONCE};
+use super::super::policy::{LOOK_LEASE, LOOKS_AT_ONCE};
 use super::super::pulse::{self, Due};
 use super::super::sql::Sql;
 use super::super::state::State;
@@ -152,7 +152,7 @@ fn still_starting(
     lease: Timestamp,
     instance: Option<&str>,
 ) -> Result<(), TownError> {
-    let latest = attempt.booked_at.plus(BOOT_GRACE);
+    let latest = attempt.boots_until();
     if latest <= ctx.now {
         stops::owe(sql, ctx, attempt, When::Now)?;
         let f = Failure::new(Code::ContainerError, None, "the agent is still starting 15 min after it was booked");

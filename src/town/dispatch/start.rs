@@ -17,6 +17,7 @@ use super::super::review;
 use super::super::rig::Rig;
 use super::super::sql::Sql;
 use super::super::state;
+use super::super::triage;
 use super::attempt::Attempt;
 use super::breaker::{Event, Trial};
 use super::gate::{Permit, View};
@@ -184,7 +185,8 @@ pub fn branch(agent: &Agent, bead: &Bead) -> String {
     format!("gt/{slug}/{}", bead.id.short())
 }
 
-fn request(
+/// The body of the start of an attempt.
+pub fn request(
     sql: &dyn Sql,
     view: &View,
     bead: &Bead,
@@ -203,7 +205,8 @@ fn request(
         }),
         _ => None,
     };
-    let prompt = prompt(bead, agent, review.as_ref());
+    let triage = triage::is_batch(bead);
+    let prompt = if triage { triage::brief(sql)? } else { prompt(bead, agent, review.as_ref()) };
     // Work saved by an eviction goes on where it was saved.
     let saved = bead.metadata.get("resume_branch").and_then(serde_json::Value::as_str).map(str::to_owned);
     Ok(StartRequest {
@@ -216,13 +219,14 @@ fn request(
         prompt,
         model: resolve_model(agent.role.as_str(), &view.config, &rig.config),
         small_model: small_model(&view.config),
-        system_prompt: system_prompt(view, agent.role, rig),
+        system_prompt: if triage { triage::system_prompt().to_owned() } else { system_prompt(view, agent.role, rig) },
         git_url: rig.git_url.clone(),
         branch: saved.unwrap_or_else(|| branch(agent, bead)),
         default_branch: rig.default_branch.clone(),
         env_vars: environment(view, agent, rig),
         start_point: None,
-        lightweight: None,
+        // It looks at others' work and does none of its own: no clone.
+        lightweight: triage.then_some(true),
         dispatch_id: id.0.clone(),
         review,
     })

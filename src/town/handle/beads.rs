@@ -324,7 +324,8 @@ fn write(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId, f: &Fields) -> Result<(), To
     sql.execute(
         "UPDATE beads
          SET title = ?2, body = ?3, priority = ?4, rank = ?5, labels = ?6, metadata = ?7, rig_id = ?8,
-             parent_bead_id = ?9, held = ?10, triage_request = ?11, updated_at = ?12
+             parent_bead_id = ?9, held = ?10,
+             triage_request = CASE ?11 WHEN 0 THEN 0 ELSE max(triage_request, 1) END, updated_at = ?12
          WHERE bead_id = ?1",
         &[
             id.into(),

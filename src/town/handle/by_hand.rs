@@ -13,7 +13,7 @@ use super::super::error::TownError;
 use super::super::id::{AgentId, BeadId, RigId};
 use super::super::policy::MESSAGE_BYTES;
 use super::super::sql::Sql;
-use super::super::{Ctx, audit, escalation, review};
+use super::super::{Ctx, audit, escalation, molecule, review};
 use super::beads::in_rig;
 use super::filled;
 use serde_json::json;
@@ -202,6 +202,7 @@ pub fn erase(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId, reason: &str) -> Result<
         release_source(sql, ctx, id, "system", Status::Closed)?;
     }
     review::forget(sql, id)?;
+    molecule::forget(sql, id)?;
     sql.execute("DELETE FROM beads WHERE bead_id = ?1", &[id.into()])?;
     sql.execute("DELETE FROM escalations WHERE bead_id = ?1", &[id.into()])?;
     dependency::forget(sql, id)

@@ -7,6 +7,7 @@ mod beads;
 mod by_hand;
 mod overrides;
 mod towns;
+mod triage;
 
 use super::Ctx;
 use super::Reply;
@@ -15,11 +16,12 @@ use super::config::Config;
 use super::dispatch::late::{self, Completion, Work};
 use super::error::TownError;
 use super::id::{AgentId, RigId};
-use super::policy::{HEARTBEATS_MAX, MESSAGE_BYTES, NAME_CHARS, SETTING_BYTES, STATUS_MESSAGE_CHARS};
+use super::policy::{HEARTBEATS_MAX, INSTANCE_BYTES, MESSAGE_BYTES, NAME_CHARS, SETTING_BYTES, STATUS_MESSAGE_CHARS};
 use super::rig;
 use super::sql::Sql;
 use super::time::Timestamp;
-use super::{agent, audit, drain, escalation, event, explain, mail, notify, overview, prime, redrive, review};
+use super::{agent, audit, drain, escalation, event, explain, mail, molecule, notify, overview, prime, redrive};
+use super::{registry, review};
 use serde_json::{Value as Json, json};
 
 /// Applies one command.
@@ -175,6 +177,20 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         Command::Escalate { rig_id, title, body, priority, metadata } => {
             agents::escalate(sql, ctx, actor, &rig_id, &title, body.as_deref(), priority.as_deref(), metadata)
         }
+        Command::ResolveTriage { request_id, action, notes } => {
+            triage::resolve(sql, ctx, actor, &request_id, &action, &notes)
+        }
+        Command::AttachMolecule { rig_id, bead_id, formula } => {
+            let bead = beads::in_rig(sql, Some(&rig_id), &bead_id)?;
+            Reply::created(molecule::attach(sql, ctx, &actor.label(), &bead, &formula)?)
+        }
+        Command::CurrentStep { agent_id } => Ok(Reply::ok(molecule::current(sql, &agent_id)?)?.quietly()),
+        Command::AdvanceStep { agent_id, summary } => {
+            filled("summary", &summary, MESSAGE_BYTES * 2)?;
+            let molecule = molecule::advance(sql, ctx, &agent_id, &summary)?;
+            late::acted(sql, ctx, &agent_id, actor)?;
+            Reply::ok(molecule)
+        }
         Command::ListEscalations { acknowledged } => Ok(Reply::ok(escalation::list(sql, acknowledged)?)?.quietly()),
         Command::AcknowledgeEscalation { escalation_id } => {
             Reply::ok(escalation::acknowledge(sql, ctx, actor, &escalation_id)?)
@@ -197,6 +213,11 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         Command::ContainerEviction => Reply::ok(drain::begin(sql, ctx)?),
         Command::ContainerReady { nonce } => Reply::ok(drain::ready(sql, ctx, &nonce)?),
         Command::DrainStatus => Ok(Reply::ok(drain::status(sql, ctx)?)?.quietly()),
+        Command::ReadRegistry { container_instance_id: id } => {
+            let id = id.as_deref().filter(|id| (1..=INSTANCE_BYTES).contains(&id.len()));
+            Reply::ok(registry::read(sql, ctx, id)?)
+        }
+        Command::WriteRegistry { entries } => Ok(Reply::ok(registry::store(sql, ctx, entries)?)?.quietly()),
     }
 }
 

@@ -11,8 +11,8 @@ use super::super::error::TownError;
 use super::super::sql::{Sql, first};
 use super::super::state::State;
 use super::super::time::Timestamp;
-use super::super::{drain, notify, redrive};
-use super::{orphans, probes};
+use super::super::{drain, escalation, notify, redrive, triage};
+use super::{inactivity, orphans, probes};
 
 /// The one deadline; `None` = nothing can become due by itself.
 pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, TownError> {
@@ -24,6 +24,9 @@ pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, Town
         orphans::next_deadline(sql, ctx.now)?,
         view.state.caps_lowered.then_some(ctx.now),
         redrive::next_deadline(sql)?,
+        inactivity::next_deadline(sql, ctx.now)?,
+        triage::next_deadline(sql, &view)?,
+        escalation::next_deadline(sql)?,
         probes::next_deadline(sql, &view)?,
         super::fleet_deadline(sql, &view)?,
         due_now(sql, &view)?,
