@@ -31,7 +31,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let db = Sqlite::memory();
-        db.script(include_str!("../migrations/town/0001_town.sql")).unwrap();
+        gastown::town::migrate::migrate(&db, Timestamp(0)).unwrap();
         db.script(
             "INSERT INTO town (id, town_id, name, owner_user_id, mayor_agent_id, created_at)
              VALUES (1, 'town-1', 'Bedrock', 'fred', 'mayor-1', 0);

@@ -4,6 +4,7 @@ use gastown::town::command::{Actor, Command, Heartbeat};
 use gastown::town::effect::StartRequest;
 use gastown::town::id::AgentId;
 use gastown::town::time::{MINUTE, Millis, SECOND, Timestamp};
+use serde_json::Value as Json;
 
 /// Between two heartbeats (`protocol.md` 4.7).
 pub const HEARTBEAT: Millis = 30 * SECOND;
@@ -36,6 +37,11 @@ pub enum Ending {
         /// The model's own status.
         model_status: Option<u16>,
     },
+    /// A triage agent: it chooses this for every request that its prompt names, and is done.
+    Triaged {
+        /// What.
+        action: String,
+    },
     /// It ends and tells nobody; its status says so to whoever asks.
     Exited {
         /// `exitReason`.
@@ -54,6 +60,10 @@ pub struct Behaviour {
     pub starting_for: Millis,
     /// After how long it ends, and how; `None` = it hangs for ever.
     pub ends: Option<(Millis, Ending)>,
+    /// How long its heartbeats tell of things done; then nothing happens any more. `None` = they never tell of any.
+    pub active_for: Option<Millis>,
+    /// It has a tool running all the time.
+    pub busy: bool,
 }
 
 impl Behaviour {
@@ -63,7 +73,7 @@ impl Behaviour {
     /// Heartbeats at once and then regularly; never ends.
     #[must_use]
     pub const fn hangs() -> Self {
-        Self { first_heartbeat: Some(Self::AT_ONCE), starting_for: 0, ends: None }
+        Self { first_heartbeat: Some(Self::AT_ONCE), starting_for: 0, ends: None, active_for: None, busy: false }
     }
     /// Heartbeats, and ends like this after `ms`.
     #[must_use]
@@ -106,6 +116,18 @@ impl Behaviour {
     #[must_use]
     pub const fn starting_for(mut self, ms: Millis) -> Self {
         self.starting_for = ms;
+        self
+    }
+    /// The same, but it does nothing after `ms`.
+    #[must_use]
+    pub const fn quiet_after(mut self, ms: Millis) -> Self {
+        self.active_for = Some(ms);
+        self
+    }
+    /// The same, with a tool running.
+    #[must_use]
+    pub const fn busy(mut self) -> Self {
+        self.busy = true;
         self
     }
     /// Good agents: a polecat is done after a minute, a refinery merges after half of one, a mayor stays.
@@ -166,7 +188,7 @@ pub struct Voice {
 #[allow(missing_docs, reason = "the fields are the wire's own names, documented in protocol.md 3.1 and 3.2")]
 pub enum Says {
     /// `POST agents/:a/heartbeat`.
-    Heartbeat { status: String },
+    Heartbeat { status: String, last_event_at: Option<Timestamp>, active_tools: Vec<String> },
     /// `POST agents/:a/done`.
     Done { branch: Option<String>, summary: Option<String> },
     /// `POST agents/:a/completed`.
@@ -175,8 +197,14 @@ pub enum Says {
     Verdict { entry_id: String, status: String, message: String, commit_sha: Option<String> },
     /// `POST agents/:a/eviction-context`.
     EvictionContext { branch: String, agent_name: String },
+    /// `POST triage/resolve`.
+    Resolve { request_id: String, action: String },
     /// `POST container-eviction`.
     Evicting,
+    /// `GET container-registry`, by the name of its process if it tells one.
+    ReadRegistry { names_itself: bool },
+    /// `POST container-registry`.
+    WriteRegistry { entries: Vec<Json> },
     /// `POST container-ready`.
     Ready { nonce: String },
 }
@@ -193,13 +221,13 @@ impl Voice {
     pub fn command(&self) -> Command {
         let agent_id = self.agent_id.clone().unwrap_or_default();
         match self.says.clone() {
-            Says::Heartbeat { status } => Command::Heartbeat {
+            Says::Heartbeat { status, last_event_at, active_tools } => Command::Heartbeat {
                 body: Heartbeat {
                     agent_id: Some(agent_id.0.clone()),
                     status: Some(status),
                     last_event_type: None,
-                    last_event_at: None,
-                    active_tools: Some(Vec::new()),
+                    last_event_at: last_event_at.map(|at| at.to_string()),
+                    active_tools: Some(active_tools),
                     container_instance_id: Some(self.instance_id.clone()),
                     dispatch_id: self.dispatch_id.clone(),
                 },
@@ -215,7 +243,14 @@ impl Voice {
             Says::EvictionContext { branch, agent_name } => {
                 Command::EvictionContext { agent_id, branch, agent_name, saved_at: self.at.to_string() }
             }
+            Says::Resolve { request_id, action } => {
+                Command::ResolveTriage { request_id: request_id.into(), action, notes: "simulated".to_owned() }
+            }
             Says::Evicting => Command::ContainerEviction,
+            Says::ReadRegistry { names_itself } => {
+                Command::ReadRegistry { container_instance_id: names_itself.then(|| self.instance_id.clone()) }
+            }
+            Says::WriteRegistry { entries } => Command::WriteRegistry { entries },
             Says::Ready { nonce } => Command::ContainerReady { nonce },
         }
     }

@@ -40,6 +40,8 @@ struct Process {
     last_activity_at: Timestamp,
     next_heartbeat: Option<Timestamp>,
     ends: Option<(Timestamp, Ending)>,
+    quiet_from: Option<Timestamp>,
+    busy: bool,
     exit_reason: Option<String>,
     messages: u32,
     /// Its place in the ledger.
@@ -68,6 +70,8 @@ pub struct Container {
     pub features: Vec<String>,
     /// A start for a live agent answers the 500 `already running` of old containers instead of replacing it.
     pub refuses_live_agents: bool,
+    /// Its processes stand in the town's registry, and a process that takes over goes on with them.
+    pub resurrects: bool,
     /// A line `exit` or `exit after <ms>` in a message ends the agent.
     pub obeys_messages: bool,
     /// The calls that arrived, by endpoint.
@@ -99,6 +103,7 @@ impl Container {
             latency: 5,
             features: vec!["dispatch-id".to_owned()],
             refuses_live_agents: false,
+            resurrects: false,
             obeys_messages: false,
             calls: BTreeMap::new(),
             behaviour: Box::new(|start| Behaviour::good(&start.request.role)),
@@ -152,6 +157,18 @@ impl Container {
         self.instance_id = self.ids.uuid();
         self.started_at = now;
         self.ready_told = false;
+        if self.resurrects {
+            let names_itself = self.knows_dispatches();
+            self.outbox.push_back(self.own_voice(now, Says::ReadRegistry { names_itself }));
+        }
+    }
+    /// The processes as they stand in the registry, `request` and all, with what the town must not keep.
+    fn write_registry(&mut self, now: Timestamp) {
+        if self.resurrects {
+            let entry = |(id, p): (&String, &Process)| json!({"agentId": id, "request": p.request, "workdir": "/work", "env": {"GIT_TOKEN": "ghp_simulated"}});
+            let entries = self.live.iter().map(entry).collect();
+            self.outbox.push_back(self.own_voice(now, Says::WriteRegistry { entries }));
+        }
     }
     /// Another process takes over, and it is the predecessor's: see [`Self::features`]. `refuses`: of the old kind that
     /// refuses to start a live agent.
@@ -301,6 +318,7 @@ impl Container {
             instance_id: self.instance_id.clone(),
             ended_at: None,
             replaced: false,
+            resurrected: false,
         });
         let process = Process {
             request,
@@ -310,6 +328,8 @@ impl Container {
             last_activity_at: now,
             next_heartbeat: behaviour.first_heartbeat.map(|ms| now.plus(ms)),
             ends: behaviour.ends.map(|(ms, ending)| (now.plus(ms), ending)),
+            quiet_from: behaviour.active_for.map(|ms| now.plus(ms)),
+            busy: behaviour.busy,
             exit_reason: None,
             messages: 1,
             start: self.starts.len() - 1,
@@ -317,6 +337,7 @@ impl Container {
         let record = self.record(now, &process).to_string();
         self.ended.remove(&agent_id);
         self.live.insert(agent_id, process);
+        self.write_registry(now);
         SimAnswer::http(self.start_latency, 201, record)
     }
 
@@ -460,10 +481,27 @@ impl Container {
         if let Some(attempt_id) = &voice.dispatch_id {
             self.signs.entry(attempt_id.clone()).or_default().heard = Some(now);
         }
+        if matches!(voice.says, Says::ReadRegistry { .. }) && voice.instance_id == self.instance_id {
+            return self.resurrect(now, data);
+        }
         let Some(nonce) = data.get("drainNonce").and_then(Json::as_str) else { return };
         if self.power == Power::Up && voice.instance_id == self.instance_id && !self.is_draining() && !self.ready_told {
             self.ready_told = true;
             self.outbox.push_back(self.own_voice(now, Says::Ready { nonce: nonce.to_owned() }));
+        }
+    }
+
+    /// Starts what the registry handed out: nobody called for it.
+    fn resurrect(&mut self, now: Timestamp, entries: &Json) {
+        if self.power != Power::Up {
+            return;
+        }
+        for entry in entries.as_array().into_iter().flatten() {
+            let before = self.starts.len();
+            let _ = self.start(now, &entry["request"].to_string());
+            for start in &mut self.starts[before..] {
+                start.resurrected = true;
+            }
         }
     }
 
@@ -473,7 +511,11 @@ impl Container {
         if process.next_heartbeat == Some(at) {
             process.next_heartbeat = Some(at.plus(HEARTBEAT));
             process.last_activity_at = at;
-            let says = Says::Heartbeat { status: process.status_at(at).to_owned() };
+            let says = Says::Heartbeat {
+                status: process.status_at(at).to_owned(),
+                last_event_at: process.quiet_from.map(|quiet| quiet.min(at)),
+                active_tools: if process.busy { vec!["bash".to_owned()] } else { Vec::new() },
+            };
             said.push(self.agent_voice(agent_id, at, says));
             return;
         }
@@ -483,7 +525,7 @@ impl Container {
         }
         let Some(process) = self.live.remove(agent_id) else { return };
         match ending {
-            Ending::Done | Ending::DoneWithoutBranch | Ending::Verdict { .. } => {
+            Ending::Done | Ending::DoneWithoutBranch | Ending::Verdict { .. } | Ending::Triaged { .. } => {
                 self.bury(agent_id.to_owned(), process, at, "exited", "completed");
             }
             Ending::Completed { reason } => {
@@ -568,6 +610,11 @@ fn last_words(request: &StartRequest, ending: &Ending) -> Vec<Says> {
         },
         Ending::DoneWithoutBranch => vec![done(None)],
         Ending::Verdict { status, message } => verdict(status, message).into_iter().chain([done(None)]).collect(),
+        Ending::Triaged { action } => {
+            let named = request.prompt.lines().filter_map(|line| line.strip_prefix("triage_request_bead_id: "));
+            let resolve = |id: &str| Says::Resolve { request_id: id.to_owned(), action: action.clone() };
+            named.map(resolve).chain([done(None)]).collect()
+        }
         Ending::Completed { reason } => vec![Says::Completed {
             status: "completed".to_owned(),
             reason: reason.clone(),

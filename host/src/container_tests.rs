@@ -41,7 +41,7 @@ fn kinds(voices: &[Voice]) -> Vec<String> {
     let kind = |v: &Voice| {
         let at = v.at.since(START) / SECOND;
         match &v.says {
-            Says::Heartbeat { status } => format!("{at} {status}"),
+            Says::Heartbeat { status, .. } => format!("{at} {status}"),
             Says::Done { branch, .. } => format!("{at} done {}", branch.as_deref().unwrap_or("-")),
             Says::Completed { status, reason, .. } => format!("{at} {status} {}", reason.as_deref().unwrap_or("-")),
             Says::Verdict { entry_id, status, .. } => format!("{at} {entry_id} {status}"),

@@ -25,6 +25,8 @@ pub struct RealStart {
     pub ended_at: Option<Timestamp>,
     /// It was killed by another start of the same agent.
     pub replaced: bool,
+    /// The container started it by itself, since the registry had it.
+    pub resurrected: bool,
 }
 
 /// What the process that was started for an attempt has let the town know of itself.

@@ -284,7 +284,7 @@ fn voices_are_commands_in_the_name_of_the_agent_and_its_dispatch() {
         agent_id: Some("a".into()),
         dispatch_id: Some("one".to_owned()),
         instance_id: "i".to_owned(),
-        says: Says::Heartbeat { status: "running".to_owned() },
+        says: Says::Heartbeat { status: "running".to_owned(), last_event_at: None, active_tools: Vec::new() },
     };
     let actor = Actor::Container { agent_id: Some("a".into()), dispatch_id: Some("one".to_owned()) };
     assert_eq!(voice.actor(), actor);

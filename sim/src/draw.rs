@@ -85,7 +85,7 @@ impl Draw<'_> {
 type Kind = (&'static str, i64, i64, fn(&mut Draw));
 
 /// What goes wrong.
-const FAULTS: [Kind; 35] = [
+const FAULTS: [Kind; 37] = [
     ("container dead", 90, 720, |d| {
         d.now(Op::Kill);
         let dead = d.span(30 * SECOND, 4 * HOUR);
@@ -211,6 +211,19 @@ const FAULTS: [Kind; 35] = [
         let nth = 1 + d.below(60);
         d.after(0, Deed::SqlFails { nth, dies: true });
     }),
+    ("agents go quiet", 60, 480, |d| {
+        let (minutes, action) = (d.below(40), d.below(9));
+        d.now(Op::Quiet(minutes, action));
+        let end = d.span(HOUR, 8 * HOUR);
+        d.after(end, Deed::Op(Op::Behave(0, 0)));
+    }),
+    ("containers go on with what ran", 120, 720, |d| {
+        d.now(Op::Resurrects(true));
+        let replaced = d.span(MINUTE, HOUR);
+        d.after(replaced, Deed::Op(Op::Restart));
+        let end = d.span(HOUR, 12 * HOUR);
+        d.after(end, Deed::Op(Op::Resurrects(false)));
+    }),
     ("predecessor's container", 240, 720, |d| {
         let refuses = d.chance.per_mille(300);
         d.after(0, Deed::Predecessor(Some(refuses)));
@@ -220,7 +233,7 @@ const FAULTS: [Kind; 35] = [
 ];
 
 /// What people, the mayor and odd agents do.
-const PEOPLE: [Kind; 30] = [
+const PEOPLE: [Kind; 33] = [
     ("burst", 120, 1_440, |d| {
         let n = u16::try_from(d.span(3, 40)).expect("small");
         d.after(0, Deed::Burst(n));
@@ -335,6 +348,19 @@ const PEOPLE: [Kind; 30] = [
     ("submitted by an agent", 120, 720, |d| {
         let (a, b) = (d.byte(), d.byte());
         d.now(Op::Submit(a, b));
+    }),
+    ("triage resolved", 30, 240, |d| {
+        let (request, action, who) = (d.byte(), d.byte(), d.byte());
+        d.now(Op::Resolve { request, action, who });
+    }),
+    ("molecule", 60, 480, |d| {
+        let (b, a) = (d.byte(), d.byte());
+        d.now(Op::Molecule(b));
+        d.after(5 * MINUTE, Deed::Op(Op::Advance(a)));
+    }),
+    ("escalation acknowledged", 120, 720, |d| {
+        let n = d.byte();
+        d.now(Op::Acknowledge(n));
     }),
     ("checkpoint", 60, 480, |d| {
         let a = d.byte();

@@ -79,6 +79,32 @@ pub fn statuses(rows: &Rows, broken: &mut Vec<String>) {
     }
 }
 
+/// `domain.md` 6 and 7: at most 5 open requests of the town's making, one per agent and cause; one triage batch at a time;
+/// whoever is stalled has nothing to do and a term.
+pub fn triage(rows: &Rows, broken: &mut Vec<String>) {
+    let own: Vec<_> = rows.requests_for_triage().filter(|b| b.created_by.as_deref() == Some("system")).collect();
+    if own.len() > 5 {
+        broken.push(format!("7: {} triage requests are open", own.len()));
+    }
+    let mut causes = BTreeSet::new();
+    for b in own {
+        let cause = (b.metadata["agent_bead_id"].as_str(), b.metadata["triage_type"].as_str());
+        if cause.0.is_none() || cause.1.is_none() || !causes.insert(cause) {
+            broken.push(format!("7: triage request {} repeats {cause:?}", b.id));
+        }
+    }
+    let batches = rows.batches().count();
+    if batches > 1 {
+        broken.push(format!("7: {batches} triage batches are unfinished"));
+    }
+    for agent in rows.agents.values() {
+        let stalled = agent.status == "stalled";
+        if stalled != agent.stalled_until.is_some() || (stalled && rows.live().any(|a| a.agent == agent.id)) {
+            broken.push(format!("6: agent {} is {}, until {:?}", agent.id, agent.status, agent.stalled_until));
+        }
+    }
+}
+
 /// 5, 6: what an open breaker may and must have.
 pub fn breakers(rows: &Rows, broken: &mut Vec<String>) {
     for b in rows.breakers.values() {

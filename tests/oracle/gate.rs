@@ -26,7 +26,7 @@ impl Rows {
     /// remembers nothing, the row's, or one heartbeat timeout from the object's birth if the row may be behind.
     fn lease(&self, a: &Attempt) -> Option<i64> {
         let row = a.lease_until?;
-        if a.proven_at.is_none() || a.looks > 0 || a.look_until.is_some() {
+        if a.proven_at.is_none() || a.reviving || a.looks > 0 || a.look_until.is_some() {
             return Some(row);
         }
         match (self.heard.get(&a.agent), a.heartbeat_at) {
@@ -44,7 +44,8 @@ impl Rows {
     }
 
     pub fn in_flight(&self) -> i64 {
-        let flying = self.live().filter(|a| a.proven_at.is_none() && a.lease_until.is_some_and(|t| t > self.now));
+        let unheard = |a: &&Attempt| a.proven_at.is_none() || a.reviving;
+        let flying = self.live().filter(unheard).filter(|a| a.lease_until.is_some_and(|t| t > self.now));
         i64::try_from(flying.count()).expect("few")
     }
 
@@ -65,6 +66,19 @@ impl Rows {
         self.live().any(|a| of_rig(&a))
             || self.live().any(|a| a.role == "refinery" && once_of_rig(&a.agent))
             || self.stops.iter().filter(sent).any(|s| once_of_rig(&s.agent))
+            || self.agents.values().any(|a| a.status == "stalled" && a.role == "refinery" && once_of_rig(&a.id))
+    }
+
+    /// Open questions about stuck agents.
+    pub fn requests_for_triage(&self) -> impl Iterator<Item = &Bead> {
+        let asks = |b: &&Bead| b.status == "open" && b.labels.iter().any(|l| l == "gt:triage-request");
+        self.beads.values().filter(asks)
+    }
+
+    /// Beads of triage agents that are not finished.
+    pub fn batches(&self) -> impl Iterator<Item = &Bead> {
+        let unfinished = |b: &&Bead| ["open", "in_progress", "in_review"].contains(&b.status.as_str());
+        self.beads.values().filter(|b| b.created_by.as_deref() == Some("patrol")).filter(unfinished)
     }
 
     /// What a bead waits for.
@@ -218,6 +232,22 @@ impl Rows {
         }
         for at in &self.redrives {
             add(Some(*at), "redrive");
+        }
+        // Rule 7: stalled agents, the triage batch, escalations that nobody acknowledged.
+        for a in self.agents.values().filter(|a| a.status == "stalled") {
+            let owed = self.stops.iter().any(|s| s.agent == a.id);
+            add(if owed { a.stalled_until } else { Some(self.now) }, "stalled agent");
+        }
+        let mut asked = self.requests_for_triage().peekable();
+        match self.batches().next() {
+            Some(batch) if batch.status == "open" && asked.peek().is_none() => {
+                add(Some(self.now), "batch without a question")
+            }
+            None if asked.any(|b| b.triage_request == 1) && !self.rigs.is_empty() => add(Some(self.now), "batch"),
+            _ => {}
+        }
+        for at in &self.escalations {
+            add(Some(*at), "escalation");
         }
         for b in self.breakers.values() {
             add(b.order.as_ref().and_then(|(_, until)| *until), "override");

@@ -18,8 +18,16 @@ use std::rc::Rc;
 /// One thing that happens. Small numbers name beads, rigs and agents by their place among those there are.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Sling { rig: u8, rank: u8, on: Vec<u8>, held: bool },
-    Create { rig: u8, on: Vec<u8> },
+    Sling {
+        rig: u8,
+        rank: u8,
+        on: Vec<u8>,
+        held: bool,
+    },
+    Create {
+        rig: u8,
+        on: Vec<u8>,
+    },
     Cancel(u8),
     Close(u8),
     SetStatus(u8, u8),
@@ -31,9 +39,17 @@ pub enum Op {
     Lenient(u8),
     Move(u8, Option<u8>),
     DeleteBead(u8),
-    Override { rig: Option<u8>, mode: u8, minutes: u8 },
+    Override {
+        rig: Option<u8>,
+        mode: u8,
+        minutes: u8,
+    },
     Probe(Option<u8>),
-    Limits { agents: u8, per_rig: u8, starts: u8 },
+    Limits {
+        agents: u8,
+        per_rig: u8,
+        starts: u8,
+    },
     Cap(u8),
     RigLimits(u8, Option<u8>, Option<u8>),
     AddRig,
@@ -63,6 +79,20 @@ pub enum Op {
     Kill,
     Sleep(u16),
     Restart,
+    /// Agents that go quiet after so many minutes, and triage agents that choose this.
+    Quiet(u8, u8),
+    /// A person, the mayor or anybody else resolves a request.
+    Resolve {
+        request: u8,
+        action: u8,
+        who: u8,
+    },
+    /// From now on a process that takes over goes on with what the registry has, or does not.
+    Resurrects(bool),
+    /// A molecule is attached to a bead; its agent goes a step on.
+    Molecule(u8),
+    Advance(u8),
+    Acknowledge(u8),
     Crash(bool),
     Wait(Millis),
     Steps(u8),
@@ -566,6 +596,46 @@ impl Play {
                 let now = self.world.now();
                 self.world.container.restart(now);
             }
+            Op::Quiet(minutes, action) => {
+                let (after, action) = (i64::from(*minutes) * MINUTE, TRIAGE[usize::from(*action) % TRIAGE.len()]);
+                self.world.container.behave(move |start| {
+                    match (start.request.role.as_str(), start.request.lightweight) {
+                        ("mayor", _) => Behaviour::hangs(),
+                        (_, Some(true)) => Behaviour::ends(MINUTE, Ending::Triaged { action: action.to_owned() }),
+                        _ => Behaviour::hangs().quiet_after(after),
+                    }
+                });
+            }
+            Op::Resolve { request, action, who } => {
+                let open = "SELECT bead_id FROM beads WHERE triage_request > 0 ORDER BY seq";
+                let Some(request_id) = pick(&self.ids(open), *request).map(BeadId) else { return };
+                let mayor = AgentId(self.ids("SELECT mayor_agent_id FROM town")[0].clone());
+                let anybody = self.agent(*who).map(|(id, _)| id);
+                let actor = match who % 3 {
+                    0 => owner(),
+                    1 => Actor::Container { agent_id: Some(mayor), dispatch_id: None },
+                    _ => Actor::Container { agent_id: anybody, dispatch_id: None },
+                };
+                let action = TRIAGE[usize::from(*action) % TRIAGE.len()].to_lowercase();
+                self.tell(&actor, Command::ResolveTriage { request_id, action, notes: String::new() });
+            }
+            Op::Resurrects(yes) => self.world.container.resurrects = *yes,
+            Op::Molecule(b) => {
+                let Some(bead_id) = self.bead(*b) else { return };
+                let rig_id = self.rig_of(&bead_id);
+                let step = |n: u8| json!({"title": format!("Step {n}"), "instructions": "Do it."});
+                let formula = json!({"steps": (0..=b % 3).map(step).collect::<Vec<_>>()});
+                self.tell(&owner(), Command::AttachMolecule { rig_id, bead_id, formula });
+            }
+            Op::Advance(a) => {
+                let Some((agent_id, _)) = self.agent(*a) else { return };
+                let actor = Actor::Container { agent_id: Some(agent_id.clone()), dispatch_id: None };
+                self.tell(&actor, Command::AdvanceStep { agent_id, summary: "a step".to_owned() });
+            }
+            Op::Acknowledge(n) => {
+                let Some(id) = pick(&self.ids("SELECT bead_id FROM escalations ORDER BY seq"), *n) else { return };
+                self.tell(&owner(), Command::AcknowledgeEscalation { escalation_id: BeadId(id) });
+            }
             Op::Crash(losing) => {
                 if *losing {
                     self.world.crash_losing_requests();
@@ -608,7 +678,8 @@ impl Play {
         self.tell(&owner(), Command::GetDispatch);
         self.world.container.behave(|start| Behaviour::good(&start.request.role));
         let now = self.world.now();
-        // Agents that would hang for ever go with their process; a town ends them after two hours (rule 7, not here yet).
+        // Agents that would hang for ever go with their process: those that tell of nothing are never taken for inactive.
+        self.world.container.resurrects = false;
         self.world.container.restart(now);
         for scope in self.ids("SELECT scope FROM breakers WHERE override_mode IS NOT NULL") {
             let (mode, reason) = ("auto".to_owned(), Some("all is well".to_owned()));
@@ -715,6 +786,17 @@ impl Play {
     }
 }
 
+const TRIAGE: [&str; 9] = [
+    "RESTART",
+    "RESTART_WITH_BACKOFF",
+    "CLOSE",
+    "ESCALATE",
+    "NUDGE",
+    "REASSIGN_BEAD",
+    "DISCARD",
+    "PROVIDE_GUIDANCE",
+    "NO_SUCH_ACTION",
+];
 const PRIORITIES: [&str; 4] = ["critical", "high", "medium", "low"];
 
 fn pick(from: &[String], n: u8) -> Option<String> {

@@ -24,7 +24,7 @@ mod gate;
 pub mod rows;
 
 use answers::{answers, waking};
-use facts::{bonds, breakers, edges, notifications, reasons, statuses};
+use facts::{bonds, breakers, edges, notifications, reasons, statuses, triage};
 use gastown::town::sql::Sql as _;
 use gastown::town::time::Timestamp;
 use gastown_host::ledger::SignOfLife;
@@ -79,6 +79,8 @@ pub struct Oracle {
     redriven_seen: i64,
     /// Attempts known to have succeeded.
     succeeded: BTreeSet<String>,
+    /// Attempts that the registry has handed out, and when.
+    revived: BTreeMap<String, Option<i64>>,
     /// Attempts known to have ended.
     ended: BTreeSet<String>,
     /// Per bead: attempts up to this seq are before its last success or redrive.
@@ -146,6 +148,10 @@ impl Oracle {
         if beads || changed.fates || changed.requests {
             statuses(rows, &mut broken);
         }
+        if beads || changed.fates || changed.agents {
+            triage(rows, &mut broken);
+        }
+        self.revivals(rows, changed, w, &mut broken);
         self.charges(rows, changed, &mut broken);
         if changed.fates {
             blame(self, rows, changed, &mut broken);
@@ -244,6 +250,34 @@ impl Oracle {
             // What a look saw travels, and the object may freeze meanwhile.
             if a.heartbeat_at == Some(rows.now) && sign.heard != Some(w.now()) && sign.seen.is_none() {
                 broken.push(format!("5.2: attempt {} was heard just now, and it was another process that spoke", a.id));
+            }
+        }
+    }
+
+    /// `domain.md` 9: what the registry hands out are live attempts, each once, and none past an open breaker or a drain; and
+    /// no process starts by itself but for one of them.
+    fn revivals(&mut self, rows: &Rows, changed: &Changed, w: &World, broken: &mut Vec<String>) {
+        let handed = changed.attempts.iter().map(|at| &rows.attempts[*at]);
+        for a in handed.filter(|a| a.revived_at.is_some()) {
+            let before = self.revived.insert(a.id.clone(), a.revived_at);
+            if before == Some(a.revived_at) {
+                continue;
+            }
+            if before.is_some() {
+                broken.push(format!("9: attempt {} was handed out a second time", a.id));
+            }
+            let rig = a.rig.as_ref().map_or_else(String::new, |r| format!("rig:{r}"));
+            let open = ["town", rig.as_str()].iter().any(|scope| rows.effective(scope) != "closed");
+            if !a.live() || open || rows.draining() || rows.town_held() {
+                broken.push(format!("9: attempt {} was handed out although it must not go on", a.id));
+            }
+            if rows.in_flight() > rows.starts_limit() {
+                broken.push(format!("9: {} starts in flight after a reading of the registry", rows.in_flight()));
+            }
+        }
+        for start in w.starts()[self.starts_seen..].iter().filter(|s| s.resurrected) {
+            if !self.revived.contains_key(&start.attempt_id) {
+                broken.push(format!("9: a process of attempt {} started by itself", start.attempt_id));
             }
         }
     }

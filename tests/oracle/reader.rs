@@ -76,6 +76,7 @@ pub struct Reader {
     notices: Whole,
     deliveries: Whole,
     redrives: Whole,
+    escalations: Whole,
     counters: Whole,
     events: Whole,
 }
@@ -90,14 +91,14 @@ impl Default for Reader {
                 "beads",
                 "SELECT bead_id, seq, type, status, rig_id, assignee_agent_bead_id, labels, metadata, held, staged,
                         open_blockers, dispatch_attempts, failure_streak, next_dispatch_at, review_rounds,
-                        review_not_before, failure_reason, orphaned_at
+                        review_not_before, failure_reason, orphaned_at, created_by, triage_request
                  FROM beads",
             ),
             attempts: Mirror::new(
                 "attempts",
                 "SELECT attempt_id, seq, bead_id, agent_id, rig_id, role, booked_at, lease_until, proven_at, finished_at,
                         outcome, class, code, reason, charged, probe, counts_in, look_until, instance_id, fingerprint,
-                        last_heartbeat_at, looks
+                        last_heartbeat_at, looks, revived_at, reviving, quiet_since, quiet_step, last_event_at
                  FROM attempts",
             ),
             town: Whole::new(
@@ -108,7 +109,7 @@ impl Default for Reader {
             ),
             config: Whole::new("config", "SELECT json FROM config"),
             rigs: Whole::new("rigs", "SELECT rig_id, config FROM rigs"),
-            agents: Whole::new("agents", "SELECT agent_id, role, status, current_hook_bead_id FROM agents"),
+            agents: Whole::new("agents", "SELECT agent_id, role, status, current_hook_bead_id, stalled_until FROM agents"),
             breakers: Whole::new(
                 "breakers",
                 "SELECT scope, state, generation, opened_at, cause_code, told, still_open_told, next_probe_at,
@@ -130,6 +131,7 @@ impl Default for Reader {
                 "SELECT delivery_id, notification_id, channel, state, next_attempt_at, delivered_at FROM deliveries",
             ),
             redrives: Whole::new("redrives", "SELECT redrive_id, next_at FROM redrives WHERE state = 'running'"),
+            escalations: Whole::new("escalations", "SELECT bead_id, next_escalation_at FROM escalations"),
             counters: Whole::new("counters", "SELECT name, value FROM counters WHERE name = 'fleet_told'"),
             events: Whole::new(
                 "bead_events",
@@ -182,7 +184,13 @@ impl Reader {
         }
         changed.agents = self.agents.differs(w);
         if changed.agents {
-            let agent = |r: &Row| Agent { id: text(r, 0), role: text(r, 1), status: text(r, 2), hook: maybe(r, 3) };
+            let agent = |r: &Row| Agent {
+                id: text(r, 0),
+                role: text(r, 1),
+                status: text(r, 2),
+                hook: maybe(r, 3),
+                stalled_until: time(r, 4),
+            };
             rows.agents = self.agents.all(agent).into_iter().map(|a| (a.id.clone(), a)).collect();
         }
 
@@ -258,6 +266,9 @@ impl Reader {
         if self.redrives.differs(w) {
             rows.redrives = self.redrives.all(|r| time(r, 1)).into_iter().flatten().collect();
         }
+        if self.escalations.differs(w) {
+            rows.escalations = self.escalations.all(|r| time(r, 1)).into_iter().flatten().collect();
+        }
         if self.counters.differs(w) {
             rows.fleet_told = self.counters.rows.values().next().map_or(0, |r| int(r, 1));
         }
@@ -289,6 +300,8 @@ fn bead(r: &Row) -> Bead {
         review_not_before: time(r, 15),
         failure_reason: maybe(r, 16).map(|t| json(&t)),
         orphaned_at: time(r, 17),
+        created_by: maybe(r, 18),
+        triage_request: int(r, 19),
     }
 }
 
@@ -316,6 +329,10 @@ fn attempt(r: &Row) -> Attempt {
         fingerprint: maybe(r, 19),
         heartbeat_at: time(r, 20),
         looks: int(r, 21),
+        revived_at: time(r, 22),
+        reviving: int(r, 23) == 1,
+        quiet: (time(r, 24), int(r, 25)),
+        last_event_at: time(r, 26),
     }
 }
 

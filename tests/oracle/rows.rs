@@ -28,6 +28,8 @@ pub struct Bead {
     pub review_not_before: Option<i64>,
     pub failure_reason: Option<Json>,
     pub orphaned_at: Option<i64>,
+    pub created_by: Option<String>,
+    pub triage_request: i64,
 }
 
 pub struct Agent {
@@ -35,6 +37,7 @@ pub struct Agent {
     pub role: String,
     pub status: String,
     pub hook: Option<String>,
+    pub stalled_until: Option<i64>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -61,6 +64,12 @@ pub struct Attempt {
     pub fingerprint: Option<String>,
     pub heartbeat_at: Option<i64>,
     pub looks: i64,
+    pub revived_at: Option<i64>,
+    /// Handed to another container, and not heard of since.
+    pub reviving: bool,
+    /// Inactivity: the last thing done when the town last took a step, and the step.
+    pub quiet: (Option<i64>, i64),
+    pub last_event_at: Option<i64>,
 }
 
 impl Attempt {
@@ -75,6 +84,8 @@ impl Attempt {
             instance: other.instance.clone(),
             heartbeat_at: other.heartbeat_at,
             looks: other.looks,
+            last_event_at: other.last_event_at,
+            quiet: other.quiet,
             ..self.clone()
         };
         same == *other
@@ -182,6 +193,8 @@ pub struct Rows {
     pub notices: Vec<Notice>,
     pub deliveries: Vec<Delivery>,
     pub redrives: Vec<i64>,
+    /// When escalations are raised next.
+    pub escalations: Vec<i64>,
     /// The state of the town's breaker that the fleet was told last: 0 closed, 1 open, 2 half-open.
     pub fleet_told: i64,
     /// `redriven` events: (seq, bead)
