@@ -32,7 +32,10 @@ impl Stage {
         world.run_for(5 * MINUTE);
         let failed = world.sling(&rig, "Failed");
         world.must(Command::CancelBead { bead_id: failed.clone(), reason: "not wanted".to_owned() });
-        let held = make(&mut world, &rig, "Held");
+        let held = make(&mut world, &rig, "Held", "gt:held");
+        let request = make(&mut world, &rig, "Stuck", "gt:triage-request");
+        let formula = json!({"steps": [{"title": "One", "instructions": "Do it."}, {"title": "Two", "instructions": "Do it."}]});
+        world.must(Command::AttachMolecule { rig_id: rig.clone(), bead_id: bead.clone(), formula });
         let escalation = Command::Escalate {
             rig_id: rig.clone(),
             title: "Help".to_owned(),
@@ -72,6 +75,7 @@ impl Stage {
             ("rig", rig.0),
             ("bead", chosen.0),
             ("held", held.0),
+            ("request", request.0),
             ("agent", agent),
             ("entry", entry),
             ("escalation", escalation),
@@ -123,8 +127,8 @@ pub fn actor(stage: &Stage, matched: &Matched) -> Actor {
     }
 }
 
-fn make(world: &mut World, rig: &RigId, title: &str) -> BeadId {
-    let bead = NewBead { title: title.to_owned(), labels: vec!["gt:held".to_owned()], ..NewBead::default() };
+fn make(world: &mut World, rig: &RigId, title: &str, label: &str) -> BeadId {
+    let bead = NewBead { title: title.to_owned(), labels: vec![label.to_owned()], ..NewBead::default() };
     let made = world.must(Command::CreateBead { rig_id: rig.clone(), bead });
     text(&made, "bead_id").into()
 }

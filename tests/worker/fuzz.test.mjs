@@ -49,14 +49,17 @@ async function stage() {
   // The idle one gets nothing to do before the bead at work has an agent of its own.
   const work = await at.sling({ title: "At work", assignee_agent_id: review.agent.id });
   await town.runAlarms();
-  const make = (title) => at.ok("POST", "/beads", { type: "issue", title, labels: ["gt:held"] });
+  const make = (title, label = "gt:held") => at.ok("POST", "/beads", { type: "issue", title, labels: [label] });
   const [held, failed] = [await make("Held"), await make("Failed")];
+  const request = await make("Stuck", "gt:triage-request");
+  const step = (title) => ({ title, instructions: "Do it." });
+  await at.ok("POST", "/molecules", { bead_id: work.bead.id, formula: { steps: [step("One"), step("Two")] } });
   await town.ok("POST", `/beads/${failed.id}/cancel`, { reason: "not wanted" });
   const escalation = await at.ok("POST", "/escalations", { title: "Help", priority: "low" });
   const [mr] = await at.ok("GET", "/beads?type=merge_request");
   assert.equal(mr.status, "in_progress");
   const free = idle.id === work.agent.id ? review.agent.id : idle.id;
-  const ids = { town: town.id, user: "alice", rig: rig.id, held: held.id, entry: mr.id, escalation: escalation.id, scope: "town" };
+  const ids = { town: town.id, user: "alice", rig: rig.id, held: held.id, request: request.id, entry: mr.id, escalation: escalation.id, scope: "town" };
   return { town, ids, speaks, work, idle: free, failed };
 }
 
