@@ -123,7 +123,7 @@ pub fn admit(
             Ok(admitted(Actor::Operator { sub }, Ownership::Exists))
         }
         // A valid token of the wrong sort is 403: 401 would make its owner fetch another one just like it.
-        (Kind::User | Kind::Town, Claims::Container(_)) => {
+        (Kind::User | Kind::Town, Claims::Container(_) | Claims::Agent(_)) => {
             Err(Refusal::forbidden("Forbidden: this route takes a user's or an operator's token"))
         }
         (Kind::Container | Kind::Refresh, Claims::User { .. } | Claims::Operator { .. }) => {
@@ -132,7 +132,16 @@ pub fn admit(
         (
             Kind::TownOrContainer | Kind::Rig | Kind::Agent | Kind::Mayor | Kind::Container | Kind::Refresh,
             Claims::Container(claims),
-        ) => container(matched, caller, &claims),
+        ) => container(matched, caller, &claims, None),
+        (Kind::Container | Kind::Refresh, Claims::Agent(_)) => Err(refused(Kind::Container, TokenError::Payload)),
+        (Kind::TownOrContainer | Kind::Rig | Kind::Agent | Kind::Mayor, Claims::Agent(claims)) => {
+            let rig = matched.param("rig");
+            // First of all (`protocol.md` 1.3). The mayor's tools are of no rig, whatever their paths name.
+            if matched.kind != Kind::Mayor && !rig.is_empty() && rig != claims.rig_id {
+                return Err(Refusal::forbidden("Token rigId does not match route"));
+            }
+            container(matched, caller, &claims.container, Some(&claims.agent_id))
+        }
     }
 }
 
@@ -165,7 +174,14 @@ pub fn speaks_for(actor: &Actor, key: &str, named: &str) -> Result<(), Refusal> 
     }
 }
 
-fn container(matched: &Matched, caller: Credentials<'_>, claims: &ContainerClaims) -> Result<Admitted, Refusal> {
+/// The town's container, or an agent of it: `own` is the agent of whom a legacy token speaks. Who has a container's token
+/// says by a header which agent it is.
+fn container(
+    matched: &Matched,
+    caller: Credentials<'_>,
+    claims: &ContainerClaims,
+    own: Option<&str>,
+) -> Result<Admitted, Refusal> {
     if claims.town_id != matched.param("town") {
         let text = match matched.kind {
             Kind::Mayor => "Token townId does not match route",
@@ -173,7 +189,10 @@ fn container(matched: &Matched, caller: Credentials<'_>, claims: &ContainerClaim
         };
         return Err(Refusal::forbidden(text));
     }
-    let header = identifier(caller.agent_id, "X-Gastown-Agent-Id")?;
+    let header = match own {
+        Some(_) => own,
+        None => identifier(caller.agent_id, "X-Gastown-Agent-Id")?,
+    };
     if matched.kind == Kind::Agent && header.is_some_and(|id| id != matched.param("agent")) {
         return Err(Refusal::forbidden("Token agentId does not match route"));
     }

@@ -21,6 +21,9 @@ fn operator() -> String {
 fn of_town(town: &str) -> String {
     bearer_of(&json!({"townId": town, "userId": "u", "scope": "container", "iat": S, "exp": S + 60}))
 }
+fn legacy(agent: &str, rig: &str, town: &str) -> String {
+    bearer_of(&json!({"agentId": agent, "rigId": rig, "townId": town, "userId": "u", "iat": S, "exp": S + 60}))
+}
 fn bearer_of(claims: &serde_json::Value) -> String {
     format!("Bearer {}", token::sign(claims, SECRET))
 }
@@ -126,7 +129,9 @@ fn a_persons_routes_are_closed_to_containers() {
     for (kind, method, pattern, _) in route::TABLE {
         if matches!(kind, Kind::User | Kind::Town) {
             let path = pattern.replace(":town", "t").replace(":user", "u").replace(':', "x-");
-            assert_eq!(try_in(method, &path, &of_town("t"), "a").unwrap_err().status, 403, "{method} {pattern}");
+            for token in [of_town("t"), legacy("a", "r", "t")] {
+                assert_eq!(try_in(method, &path, &token, "a").unwrap_err().status, 403, "{method} {pattern}");
+            }
         }
     }
 }
@@ -160,6 +165,34 @@ fn the_header_must_name_the_routes_agent_or_nobody() {
 }
 
 #[test]
+fn a_legacy_agent_is_who_its_token_says_whatever_its_headers_say() {
+    for path in [AGENT, RIG, "/api/mayor/t/tools/rigs", "/api/towns/t/dispatch"] {
+        let got = try_in("GET", path, &legacy("a", "r", "t"), "b").unwrap();
+        let (actor, ownership) = (got.actor, got.ownership);
+        assert_eq!((actor.agent().unwrap().as_str(), actor.dispatch()), ("a", Some("d1")), "{path}");
+        assert_eq!(ownership, Ownership::Settled, "{path}");
+    }
+}
+
+#[test]
+fn a_legacy_agent_is_held_to_its_rig_then_its_town_then_itself() {
+    let refused = |path: &str, token: String| {
+        let (status, message) = text(try_in("GET", path, &token, ""));
+        assert_eq!(status, 403, "{path}: {message}");
+        message
+    };
+    assert_eq!(refused(AGENT, legacy("b", "r2", "t2")), "Token rigId does not match route");
+    assert_eq!(refused(AGENT, legacy("b", "r", "t2")), "Cross-town access denied");
+    assert_eq!(refused(AGENT, legacy("b", "r", "t")), "Token agentId does not match route");
+    assert_eq!(refused(RIG, legacy("b", "r2", "t")), "Token rigId does not match route");
+    // The mayor's tools are the town's; its rig is `mayor-<town>` (M). At a rig's own route that is another rig.
+    assert_eq!(refused("/api/mayor/t/tools/rigs", legacy("m", "mayor-t", "t2")), "Token townId does not match route");
+    assert!(try_in("GET", "/api/mayor/t/tools/rigs", &legacy("m", "mayor-t", "t"), "").is_ok());
+    assert!(try_in("PATCH", "/api/mayor/t/tools/rigs/r/beads/b", &legacy("m", "mayor-t", "t"), "").is_ok());
+    assert_eq!(refused(RIG, legacy("m", "mayor-t", "t")), "Token rigId does not match route");
+}
+
+#[test]
 fn a_header_that_is_no_id_is_refused() {
     assert_eq!(try_in("GET", RIG, &of_town("t"), &"x".repeat(129)).unwrap_err().status, 400);
     assert_eq!(try_in("GET", RIG, &of_town("t"), "a b").unwrap_err().status, 400);
@@ -180,10 +213,16 @@ fn a_body_must_not_speak_for_another_agent() {
 #[test]
 fn the_words_of_a_refusal_are_the_predecessors() {
     let expired = bearer_of(&json!({"townId": "t", "userId": "u", "scope": "container", "iat": S - 9, "exp": S}));
-    let legacy = bearer_of(&json!({"agentId": "a", "townId": "t", "userId": "u", "iat": S, "exp": S + 9}));
+    let half = bearer_of(&json!({"agentId": "a", "townId": "t", "userId": "u", "iat": S, "exp": S + 9}));
+    let old = bearer_of(&json!({"agentId": "a", "rigId": "r", "townId": "t", "userId": "u", "iat": S - 9, "exp": S}));
     assert_eq!(text(try_in("GET", RIG, &expired, "")), (401, "Token expired".into()));
     assert_eq!(text(try_in("GET", CONFIG, &expired, "")), (401, "Invalid token".into()));
-    assert_eq!(text(try_in("GET", RIG, &legacy, "")), (401, "Invalid token payload".into()));
+    assert_eq!(text(try_in("GET", RIG, &half, "")), (401, "Invalid token payload".into()));
+    assert_eq!(text(try_in("GET", RIG, &old, "")), (401, "Token expired".into()));
+    assert_eq!(
+        text(try_in("POST", "/api/towns/t/container-eviction", &legacy("a", "r", "t"), "")),
+        (401, "Invalid container token payload".into())
+    );
     assert_eq!(text(try_in("GET", RIG, "bearer a.b.c", "")), (401, "Token validation failed".into()));
     let forged = format!("{}x", user("ann").rsplit_once('.').unwrap().0) + "." + "AAAA";
     assert_eq!(try_in("GET", RIG, &forged, "").unwrap_err().status, 401);

@@ -2,7 +2,8 @@
 //!
 //! Guarantee: nothing of a token is believed before its signature is checked, and an algorithm other than HS256 is
 //! never tried. Three scopes exist: `user` and `operator` (both need `iat` and `exp`), and `container` (`iat`
-//! mandatory, at most eight hours old, `exp` obeyed if present; `protocol.md` 5.2).
+//! mandatory, at most eight hours old, `exp` obeyed if present; `protocol.md` 5.2). A token without a scope that names an
+//! agent is a legacy agent token of the predecessor, under the rules of a container's; none is ever signed here.
 
 use crate::town::time::{SECOND, Timestamp};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -34,6 +35,19 @@ pub enum Claims {
     },
     /// A town's container.
     Container(ContainerClaims),
+    /// One agent of a rig: a legacy token of the predecessor.
+    Agent(AgentClaims),
+}
+
+/// Whom a legacy agent token speaks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentClaims {
+    /// The agent.
+    pub agent_id: String,
+    /// The only rig at whose routes it is good.
+    pub rig_id: String,
+    /// The town, and its owner.
+    pub container: ContainerClaims,
 }
 
 /// Whom a container token speaks for.
@@ -57,7 +71,7 @@ pub enum TokenError {
     /// It is too old.
     #[error("Token expired")]
     Expired,
-    /// It is signed, but says nothing we understand: a legacy agent token, an unknown scope, a missing claim.
+    /// It is signed, but says nothing we understand: an unknown scope, a missing claim.
     #[error("Invalid token payload")]
     Payload,
     /// A token to be refreshed has no `exp`.
@@ -85,8 +99,10 @@ impl TokenError {
 pub fn verify(token: &str, secret: &str, now: Timestamp) -> Result<Claims, TokenError> {
     let claims = signed_claims(token, secret)?;
     let now = now.0.div_euclid(SECOND);
+    let scope = claims.get("scope").and_then(Json::as_str);
+    let agent = name(&claims, "agentId").filter(|_| scope.is_none());
     // The predecessor verifies age with the signature, so a container token without `iat` reads "signature".
-    let container = claims.get("scope").and_then(Json::as_str) == Some("container");
+    let container = scope == Some("container") || agent.is_some();
     let iat = match seconds(&claims, "iat")? {
         Some(iat) => iat,
         None if container => return Err(TokenError::Signature),
@@ -99,11 +115,14 @@ pub fn verify(token: &str, secret: &str, now: Timestamp) -> Result<Claims, Token
     if iat > now.saturating_add(CLOCK_SKEW_SECONDS) || (exp.is_none() && !container) {
         return Err(TokenError::Payload);
     }
-    match claims.get("scope").and_then(Json::as_str) {
+    match scope {
         Some("user") => Ok(Claims::User { sub: name(&claims, "sub").ok_or(TokenError::Payload)? }),
         Some("operator") => Ok(Claims::Operator { sub: name(&claims, "sub").unwrap_or_else(|| "operator".to_owned()) }),
         Some("container") => container_claims(&claims).map(Claims::Container),
-        _ => Err(TokenError::Payload),
+        _ => {
+            let (agent_id, rig_id) = agent.zip(name(&claims, "rigId")).ok_or(TokenError::Payload)?;
+            Ok(Claims::Agent(AgentClaims { agent_id, rig_id, container: container_claims(&claims)? }))
+        }
     }
 }
 
@@ -313,9 +332,29 @@ mod tests {
     }
 
     #[test]
-    fn a_legacy_agent_token_is_not_understood_yet() {
-        let legacy = json!({"agentId": "a", "rigId": "r", "townId": "t", "userId": "u", "iat": S, "exp": S + 9});
-        assert_eq!(user(legacy), Err(TokenError::Payload));
+    fn a_legacy_agent_token_needs_all_its_claims_and_is_good_for_eight_hours() {
+        let full = json!({"agentId": "a", "rigId": "r", "townId": "t", "userId": "u", "iat": S, "exp": S + 9});
+        let with = |key: &str, value: Json| {
+            let mut claims = full.clone();
+            claims[key] = value;
+            user(claims)
+        };
+        let container = ContainerClaims { town_id: "t".into(), user_id: "u".into() };
+        let understood = Claims::Agent(AgentClaims { agent_id: "a".into(), rig_id: "r".into(), container });
+        assert_eq!(user(full.clone()), Ok(understood.clone()));
+        for key in ["agentId", "rigId", "townId", "userId"] {
+            assert_eq!(with(key, json!("")), Err(TokenError::Payload), "without {key}");
+        }
+        let mut endless = full.clone();
+        endless.as_object_mut().unwrap().remove("exp");
+        assert_eq!(user(endless.clone()), Ok(understood), "exp is obeyed if it is there");
+        endless.as_object_mut().unwrap().remove("iat");
+        assert_eq!(user(endless), Err(TokenError::Signature), "iat is not optional");
+        assert!(with("iat", json!(S - CONTAINER_TOKEN_SECONDS)).is_ok());
+        assert_eq!(with("iat", json!(S - CONTAINER_TOKEN_SECONDS - 1)), Err(TokenError::Expired));
+        assert_eq!(with("exp", json!(S)), Err(TokenError::Expired));
+        // A scope makes it something else: nobody becomes an agent by adding a claim to another token.
+        assert_eq!(with("scope", json!("agent")), Err(TokenError::Payload));
     }
 
     #[test]

@@ -65,6 +65,41 @@ describe("tokens", () => {
     assert.equal((await beat(town.containerToken)).status, 200);
   });
 
+  test("a legacy agent token of the predecessor is good for its own agent, rig and town, and for eight hours", async () => {
+    const { agent, bead } = await town.rig(rig.id).sling({ title: "legacy" });
+    const legacy = (claims = {}) => {
+      const iat = now();
+      return jwt({ agentId: agent.id, rigId: rig.id, townId: town.id, userId: "alice", iat, exp: iat + 8 * 3600, ...claims }, SECRET);
+    };
+    const as = (token) => ({ token });
+    const prime = (token) => town.api("GET", `/rigs/${rig.id}/agents/${agent.id}/prime`, undefined, as(token));
+    const refused = async (claims) => {
+      const { status, error } = await prime(legacy(claims));
+      return [status, error];
+    };
+    assert.equal((await prime(legacy())).data.agent.id, agent.id);
+    assert.deepEqual(await refused({ rigId: randomUUID() }), [403, "Token rigId does not match route"]);
+    assert.deepEqual(await refused({ townId: randomUUID() }), [403, "Cross-town access denied"]);
+    assert.deepEqual(await refused({ agentId: randomUUID() }), [403, "Token agentId does not match route"]);
+    assert.deepEqual(await refused({ userId: "" }), [401, "Invalid token payload"]);
+    assert.deepEqual(await refused({ iat: undefined }), [401, "Invalid token signature"]);
+    assert.deepEqual(await refused({ iat: now() - 9 * 3600 }), [401, "Token expired"]);
+    assert.deepEqual(await refused({ exp: now() - 1 }), [401, "Token expired"]);
+    // It speaks for its agent without any header, and a body that names another one is refused.
+    const mail = (from) =>
+      town.api("POST", `/rigs/${rig.id}/mail`, { from_agent_id: from, to_agent_id: "mayor", subject: "s", body: "b" }, as(legacy()));
+    assert.equal((await mail(agent.id)).status, 201);
+    assert.deepEqual([(await mail(randomUUID())).status], [403]);
+    assert.equal((await town.api("GET", `/rigs/${rig.id}/beads/${bead.id}`, undefined, as(legacy()))).status, 200);
+    // The container's own routes and a person's are not an agent's.
+    assert.equal((await town.api("POST", "/container-eviction", undefined, as(legacy()))).status, 401);
+    assert.equal((await town.api("GET", "/config", undefined, as(legacy()))).status, 403);
+    const rigs = await h.api("GET", `/api/mayor/${town.id}/tools/rigs`, undefined, as(legacy({ rigId: `mayor-${town.id}` })));
+    assert.equal(rigs.status, 200, rigs.text);
+    const cross = await h.api("GET", `/api/mayor/${town.id}/tools/rigs`, undefined, as(legacy({ townId: randomUUID() })));
+    assert.deepEqual([cross.status, cross.error], [403, "Token townId does not match route"]);
+  });
+
   test("a container may explain, list attempts and see dispatch, and nothing else of the town routes", async () => {
     const bead = await town.ok("POST", `/rigs/${rig.id}/beads`, { type: "issue", title: "x", labels: ["gt:held"] });
     const as = { token: town.containerToken };
