@@ -1,5 +1,6 @@
 //! Gastown: towns of coding agents on Cloudflare. This file is what the runtime calls, and nothing else.
 
+pub mod container;
 pub mod edge;
 #[cfg(target_arch = "wasm32")]
 pub mod objects;
@@ -11,7 +12,7 @@ pub mod town;
 mod entry {
     //! What the runtime calls.
 
-    pub use crate::objects::{fleet_do::FleetDO, town_do::TownDO};
+    pub use crate::objects::{container_do::TownContainerDO, fleet_do::FleetDO, town_do::TownDO};
 
     /// Once per instance: a panic leaves a trace in the log.
     #[worker::event(start)]
@@ -27,4 +28,4 @@ mod entry {
 }
 
 #[cfg(target_arch = "wasm32")]
-pub use entry::{FleetDO, TownDO};
+pub use entry::{FleetDO, TownContainerDO, TownDO};

@@ -10,6 +10,8 @@ mod breaker;
 mod breaker_steps;
 mod classes;
 mod config;
+mod container_life;
+mod container_told;
 mod ending_edges;
 mod gate_edges;
 mod lifecycle;

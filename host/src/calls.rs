@@ -7,12 +7,13 @@
 //! | `StopAgent` | `POST /agents/:id/stop {dispatchId}` |
 //! | `ObserveAgents` | `GET /health`; if it answered, `GET /agents/:id/status` of each, as many at once as are free |
 //! | `ProbeContainer` | `GET /health` every 2 s until it answers 2xx or the boot timeout ends |
+//! | `TellContainer` | `POST /refresh-token` or `POST /sync-config` |
 //! | `PostWebhook` | `POST` |
 //!
 //! Time limits are those of `policy.rs`; a start brings its own.
 
 use crate::fault::{Said, SimAnswer};
-use gastown::town::effect::{Answer, Effect, Health, Observe, Outcome, PostWebhook, StartAgent, StopAgent};
+use gastown::town::effect::{Answer, Effect, Health, Observe, Outcome, PostWebhook, StartAgent, StopAgent, Tell};
 use gastown::town::id::AttemptId;
 use gastown::town::policy::{ANSWER_BYTES, LOOK_TIMEOUT, STOP_TIMEOUT, WEBHOOK_TIMEOUT};
 use gastown::town::time::{Millis, SECOND, Timestamp};
@@ -94,6 +95,7 @@ enum Script {
     Stop(StopAgent),
     Observe { agents: Vec<Observe>, stage: Look, health: Option<Health>, seen: Vec<(AttemptId, Answer)> },
     Probe { scope: String, generation: u32, until: Timestamp },
+    Tell { what: Tell, until: Timestamp },
     Webhook(PostWebhook),
 }
 
@@ -148,6 +150,7 @@ impl Job {
                 let until = now.plus(boot_timeout);
                 (false, Vec::new(), Script::Probe { scope, generation, until })
             }
+            Effect::TellContainer { what, until } => (false, Vec::new(), Script::Tell { what, until }),
             Effect::PostWebhook(post) => (false, Vec::new(), Script::Webhook(post)),
             Effect::ReportToFleet(_) | Effect::Emit(_) => return None,
         };
@@ -161,6 +164,7 @@ impl Job {
             Script::Stop(_) => "StopAgent",
             Script::Observe { .. } => "ObserveAgents",
             Script::Probe { .. } => "ProbeContainer",
+            Script::Tell { .. } => "TellContainer",
             Script::Webhook(_) => "PostWebhook",
         }
     }
@@ -224,6 +228,16 @@ impl Job {
                     None => Next::Call(vec![health_call(LOOK_TIMEOUT.min(until.since(now).max(1)))]),
                 }
             }
+            Script::Tell { what, until } => match landed.into_iter().next() {
+                None => {
+                    let path = match what {
+                        Tell::Token => "/refresh-token",
+                        Tell::Settings => "/sync-config",
+                    };
+                    Next::Call(vec![to_container("POST", path.to_owned(), "{}".to_owned(), LOOK_TIMEOUT)])
+                }
+                Some(answer) => Next::End(Outcome::Told { what: *what, until: *until, answer }),
+            },
             Script::Webhook(post) => match landed.into_iter().next() {
                 None => Next::Call(vec![Call {
                     target: Target::Webhook { url: post.url.clone(), signature: post.signature.clone() },

@@ -76,6 +76,8 @@ pub struct Container {
     pub obeys_messages: bool,
     /// The calls that arrived, by endpoint.
     pub calls: BTreeMap<Endpoint, u64>,
+    /// What it was told beside its agents: when, and by which route.
+    pub told: Vec<(Timestamp, String)>,
     behaviour: BehaviourScript,
     ids: SeededIds,
     /// How often it was the predecessor's.
@@ -106,6 +108,7 @@ impl Container {
             resurrects: false,
             obeys_messages: false,
             calls: BTreeMap::new(),
+            told: Vec::new(),
             behaviour: Box::new(|start| Behaviour::good(&start.request.role)),
             nameless: 0,
             instance_id: ids.uuid(),
@@ -257,6 +260,10 @@ impl Container {
             Endpoint::Stop => self.stop(now, agent_id, body),
             Endpoint::Message => self.message(now, agent_id, body),
             Endpoint::Health => self.health(now),
+            Endpoint::Tell => {
+                self.told.push((now, path.to_owned()));
+                SimAnswer::http(self.latency, 200, "{}")
+            }
         })
     }
 
@@ -636,6 +643,7 @@ fn route<'a>(method: &str, path: &'a str) -> Option<(Endpoint, &'a str)> {
     let mut parts = path.trim_start_matches('/').split('/');
     let route = match (method, parts.next()?, parts.next(), parts.next()) {
         ("GET", "health", None, None) => (Endpoint::Health, ""),
+        ("POST", "refresh-token" | "sync-config", None, None) => (Endpoint::Tell, ""),
         ("POST", "agents", Some("start"), None) => (Endpoint::Start, ""),
         ("GET", "agents", Some(agent), Some("status")) => (Endpoint::Status, agent),
         ("POST", "agents", Some(agent), Some("stop")) => (Endpoint::Stop, agent),

@@ -19,11 +19,13 @@ pub enum Endpoint {
     Message,
     /// `GET /health`.
     Health,
+    /// `POST /refresh-token`, `POST /sync-config`.
+    Tell,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Start, Self::Status, Self::Stop, Self::Message, Self::Health];
+    pub const ALL: [Self; 6] = [Self::Start, Self::Status, Self::Stop, Self::Message, Self::Health, Self::Tell];
 }
 
 /// What goes wrong with one call.

@@ -27,6 +27,10 @@ CREATE TABLE town (
   last_proven_at         INTEGER,
   last_proven_bead       TEXT,
   other_proven_at        INTEGER,
+  -- when the tokens in the container are to be renewed, and when it is to be told of changed settings: both count only
+  -- while an attempt lives
+  push_at                INTEGER,
+  sync_at                INTEGER,
   -- open beads may stand above a cap that was lowered
   caps_lowered           INTEGER NOT NULL DEFAULT 0,
   -- bead.failed roll-up: when the last notice went out, and how many beads failed since

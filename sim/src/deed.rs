@@ -75,6 +75,16 @@ pub enum Deed {
     },
     /// The container is replaced by the predecessor's (`Some`: does it refuse live agents?), or by ours again.
     Predecessor(Option<bool>),
+    /// The container's process ends, or is only said to, and the platform reports it: of the instance that is, or of one that
+    /// has been.
+    Exit {
+        /// It really ends.
+        dies: bool,
+        /// Another instance is named.
+        other: bool,
+    },
+    /// A person changes settings that the container is told.
+    Settings(u8),
     /// The rows are changed behind the town's back. Never drawn: with it the simulator is tested itself.
     Tamper(&'static str),
 }

@@ -8,6 +8,7 @@ use gastown_host::ids::SplitMix64;
 
 /// Places of endpoints in `Endpoint::ALL`, as bits.
 const START: u8 = 1;
+const TELL: u8 = 32;
 const STOP: u8 = 4;
 const ALL: u8 = 31;
 
@@ -85,11 +86,24 @@ impl Draw<'_> {
 type Kind = (&'static str, i64, i64, fn(&mut Draw));
 
 /// What goes wrong.
-const FAULTS: [Kind; 37] = [
+const FAULTS: [Kind; 40] = [
     ("container dead", 90, 720, |d| {
         d.now(Op::Kill);
         let dead = d.span(30 * SECOND, 4 * HOUR);
         d.after(dead, Deed::Op(Op::Restart));
+    }),
+    ("container's end reported", 60, 720, |d| {
+        d.after(0, Deed::Exit { dies: true, other: false });
+        let dead = d.span(SECOND, 30 * MINUTE);
+        d.after(dead, Deed::Op(Op::Restart));
+    }),
+    ("an end reported that was none", 60, 720, |d| {
+        let other = d.chance.per_mille(500);
+        d.after(0, Deed::Exit { dies: false, other });
+    }),
+    ("telling goes wrong", 120, 720, |d| {
+        let wrong = if d.chance.per_mille(500) { Wrong::Refuse } else { Wrong::Says(0) };
+        d.outage(TELL, wrong);
     }),
     ("container asleep", 90, 720, |d| {
         let boot = u16::from(d.byte());
@@ -233,7 +247,7 @@ const FAULTS: [Kind; 37] = [
 ];
 
 /// What people, the mayor and odd agents do.
-const PEOPLE: [Kind; 33] = [
+const PEOPLE: [Kind; 34] = [
     ("burst", 120, 1_440, |d| {
         let n = u16::try_from(d.span(3, 40)).expect("small");
         d.after(0, Deed::Burst(n));
@@ -293,6 +307,10 @@ const PEOPLE: [Kind; 33] = [
     ("probe", 20, 240, |d| {
         let rig = d.maybe_rig();
         d.now(Op::Probe(rig));
+    }),
+    ("settings", 60, 720, |d| {
+        let n = d.byte();
+        d.after(0, Deed::Settings(n));
     }),
     ("limits", 120, 720, |d| {
         let (agents, per_rig, starts) = (1 + d.below(6), 1 + d.below(5), 1 + d.below(8));

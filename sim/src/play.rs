@@ -316,6 +316,24 @@ impl<'a> Run<'a> {
                     None => self.play.world.container.replace_by_ours(now),
                 }
             }
+            Deed::Exit { dies, other } => {
+                let now = self.play.world.now();
+                let mut instance = self.play.world.container.instance_id().to_owned();
+                if *other {
+                    instance = format!("{}-before", instance);
+                }
+                if *dies {
+                    self.play.world.container.kill(now);
+                }
+                let reason = "the platform says so".to_owned();
+                let exited = Command::ContainerExited { instance: Some(instance), exit_code: Some(137), reason };
+                self.play.tell(&Actor::System, exited);
+            }
+            Deed::Settings(n) => {
+                let patch = json!({"git_author_name": format!("author {n}")});
+                let actor = Actor::User { sub: "owner".to_owned() };
+                self.play.tell(&actor, Command::PatchConfig { patch });
+            }
             Deed::Tamper(sql) => {
                 self.play.world.sql.execute(sql, &[]).expect("the statement is good");
             }

@@ -39,6 +39,10 @@ pub enum What {
     RemoveRig { rig_id: String },
     /// [`Command::ListRigs`], asked by the worker itself.
     ListRigs,
+    /// [`Command::ContainerExited`], told by the container's object.
+    ContainerExited { instance: Option<String>, exit_code: Option<i32>, reason: String },
+    /// [`Command::ContainerNeeded`], asked by the container's object.
+    ContainerNeeded,
 }
 
 /// An errand as the object carries it out.
@@ -73,6 +77,11 @@ impl Errand {
             }
             What::RemoveRig { rig_id } => to.texts(&["remove_rig", rig_id]),
             What::ListRigs => to.text("list_rigs"),
+            What::ContainerExited { instance, exit_code, reason } => {
+                let code = exit_code.map(|c| c.to_string());
+                to.text("container_exited").opt(instance.as_deref()).opt(code.as_deref()).text(reason)
+            }
+            What::ContainerNeeded => to.text("container_needed"),
         }
         .done()
     }
@@ -95,6 +104,12 @@ impl Errand {
             "add_rig" => What::AddRig { rig_id: next()?, name: next()?, git_url: next()?, default_branch: next()? },
             "remove_rig" => What::RemoveRig { rig_id: next()? },
             "list_rigs" => What::ListRigs,
+            "container_exited" => What::ContainerExited {
+                instance: r.opt()?,
+                exit_code: r.opt()?.map(|code| code.parse()).transpose().ok()?,
+                reason: r.text()?,
+            },
+            "container_needed" => What::ContainerNeeded,
             _ => return None,
         };
         r.ended().then_some(Self { actor, what })
@@ -122,6 +137,10 @@ impl What {
             }
             Self::RemoveRig { rig_id } => order("remove_rig", Command::RemoveRig { rig_id: RigId(rig_id) }),
             Self::ListRigs => order("list_rigs", Command::ListRigs),
+            Self::ContainerExited { instance, exit_code, reason } => {
+                order("container_exited", Command::ContainerExited { instance, exit_code, reason })
+            }
+            Self::ContainerNeeded => order("container_needed", Command::ContainerNeeded),
         }
     }
 }
@@ -157,6 +176,8 @@ mod tests {
             What::Found { town_id: "t".into(), name: "n".into(), owner_user_id: "u".into() },
             What::RemoveRig { rig_id: "r".into() },
             What::ListRigs,
+            What::ContainerExited { instance: Some("i".into()), exit_code: Some(137), reason: "killed".into() },
+            What::ContainerNeeded,
         ];
         let actors = [
             person(),
@@ -164,7 +185,7 @@ mod tests {
             Actor::System,
             Actor::Container { agent_id: Some("a".into()), dispatch_id: None },
         ];
-        for (what, actor) in errands.into_iter().zip(actors) {
+        for (what, actor) in errands.into_iter().zip(actors.into_iter().cycle()) {
             let errand = Errand { actor, what };
             assert_eq!(Errand::read(&errand.write()), Some(errand));
         }

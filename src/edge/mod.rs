@@ -1,10 +1,13 @@
 //! The edge: what stands between the internet and a town. It authenticates, routes, reads bodies and words answers.
 //!
-//! Everything here is pure and runs on the host, except `serve`, which joins the pieces inside the Worker.
+//! Everything here is pure and runs on the host, except `serve`, which joins the pieces inside the Worker, and the two that
+//! answer without a town: `users` and `container`.
 
 pub mod admission;
 pub mod auth;
 pub mod body;
+#[cfg(target_arch = "wasm32")]
+mod container;
 pub mod cors;
 pub mod envelope;
 pub mod errand;

@@ -42,7 +42,19 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
         | Route::CreateRig
         | Route::GetRig
         | Route::DeleteRig
-        | Route::RefreshContainerToken => return Ok(None),
+        | Route::RefreshContainerToken
+        | Route::ContainerEvents
+        | Route::StartInContainer
+        | Route::StopInContainer
+        | Route::MessageInContainer
+        | Route::StatusInContainer
+        | Route::ContainerHealth
+        | Route::OpenPty
+        | Route::ListPtys
+        | Route::GetPty
+        | Route::ResizePty
+        | Route::ClosePty
+        | Route::ConnectPty => return Ok(None),
 
         Route::GetConfig => Command::GetConfig,
         Route::PatchConfig => Command::PatchConfig { patch: object(body)? },
@@ -276,6 +288,7 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             Json::Array(entries) => Command::WriteRegistry { entries: entries.clone() },
             _ => return Err(Refusal::bad_query("The body must be a JSON array of {agentId, request, workdir, env}")),
         },
+        Route::RefreshGitToken => Command::GitToken { rig_id: rig_id() },
     }))
 }
 

@@ -90,6 +90,22 @@ routes! {
     Container "POST" "/api/towns/:town/container-registry" => WriteRegistry,
     Container "POST" "/api/towns/:town/heartbeats" => Heartbeats,
 
+    TownOrContainer "POST" "/api/towns/:town/container-events" => ContainerEvents,
+    Container "POST" "/api/towns/:town/rigs/:rig/refresh-git-token" => RefreshGitToken,
+
+    // The control server in the container, passed through (`protocol.md` 3.5).
+    Town "POST" "/api/towns/:town/container/agents/start" => StartInContainer,
+    Town "POST" "/api/towns/:town/container/agents/:agent/stop" => StopInContainer,
+    Town "POST" "/api/towns/:town/container/agents/:agent/message" => MessageInContainer,
+    Town "GET" "/api/towns/:town/container/agents/:agent/status" => StatusInContainer,
+    Town "GET" "/api/towns/:town/container/health" => ContainerHealth,
+    Town "POST" "/api/towns/:town/container/agents/:agent/pty" => OpenPty,
+    Town "GET" "/api/towns/:town/container/agents/:agent/pty" => ListPtys,
+    Town "GET" "/api/towns/:town/container/agents/:agent/pty/:pty" => GetPty,
+    Town "PUT" "/api/towns/:town/container/agents/:agent/pty/:pty" => ResizePty,
+    Town "DELETE" "/api/towns/:town/container/agents/:agent/pty/:pty" => ClosePty,
+    Town "GET" "/api/towns/:town/container/agents/:agent/pty/:pty/connect" => ConnectPty,
+
     // Agents (`protocol.md` 3.1, 3.2).
     Agent "GET" "/api/towns/:town/rigs/:rig/agents/:agent/prime" => Prime,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/done" => Done,

@@ -8,7 +8,7 @@ use super::{
     admission::Lane,
     auth::{self, Credentials, Ownership},
     body::{Bounded, MAX_BODY_BYTES},
-    cors,
+    container, cors,
     envelope::{Answer, Refusal, Style},
     errand::{Errand, What},
     fields::{Body, Query},
@@ -59,6 +59,11 @@ pub async fn serve(mut req: Request, env: Env) -> Result<Response> {
     let sent = sent.unwrap_or_else(|refusal| Sent::from(refusal.answer()));
     discard(&mut req).await;
     let headers = header_map(&cors)?;
+    if let Some(passed) = sent.passed {
+        let kind = passed.headers().get("Content-Type")?;
+        kind.map_or(Ok(()), |kind| headers.set("Content-Type", &kind))?;
+        return Ok(passed.with_headers(headers));
+    }
     headers.set("Content-Type", "application/json")?;
     // What a town says is true now and nobody else's business.
     headers.set("Cache-Control", "no-store")?;
@@ -85,18 +90,20 @@ pub struct Sent {
     pub body: String,
     /// The `Retry-After` header.
     pub retry_after: Option<String>,
+    /// The container's own answer, which goes out as it came.
+    pub passed: Option<Response>,
 }
 
 impl From<Answer> for Sent {
     fn from(answer: Answer) -> Self {
         let retry_after = answer.retry_after_seconds().map(|s| s.to_string());
-        Self { status: answer.status, body: answer.body.to_string(), retry_after }
+        Self { status: answer.status, body: answer.body.to_string(), retry_after, passed: None }
     }
 }
 
 impl From<Answered> for Sent {
     fn from(a: Answered) -> Self {
-        Self { status: a.status, body: a.body, retry_after: a.retry_after }
+        Self { status: a.status, body: a.body, retry_after: a.retry_after, passed: None }
     }
 }
 
@@ -146,6 +153,12 @@ impl Door<'_> {
         let raw_query = Query::of_url(&url);
         // Read here to refuse what is malformed; read again by the object to be carried out.
         if request::command(self.matched, &Query::parse(raw_query), &body, &admitted.actor)?.is_none() {
+            if self.matched.route == Route::ContainerEvents {
+                return container::event(self, &body);
+            }
+            if container::passes(self.matched) {
+                return container::pass(self, req, &bytes).await;
+            }
             return users::answer(self, &admitted, &body).await;
         }
         if self.matched.kind == Kind::User {

@@ -1,6 +1,7 @@
 //! The Durable Objects: thin shells that hand requests and alarms to the core and perform what it asks for.
 
 #[allow(missing_docs, reason = "the macro writes undocumented exports beside each object")]
+pub mod container_do;
 pub mod fleet_do;
 mod ledger;
 mod perform;

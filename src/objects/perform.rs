@@ -17,13 +17,14 @@ use crate::{
     },
     platform::{
         analytics, clock,
-        container::{self, Call, ContainerClient},
+        container::{self, Call, ContainerClient, HEALTH_TIMEOUT, Headers, NoContainer},
         errors, log, panic_probe,
         settings::Settings,
         stub, webhook,
     },
     town::{
-        effect::{Answer, DataPoint, Effect, FleetReport, Observe, Outcome, StartAgent, StopAgent},
+        container::Outfit,
+        effect::{Answer, DataPoint, Effect, FleetReport, Observe, Outcome, StartAgent, StopAgent, Tell},
         id::{AgentId, AttemptId},
         policy::{CALLS_AT_ONCE, STARTS_AT_ONCE},
         time::{Millis, SECOND},
@@ -31,7 +32,11 @@ use crate::{
 };
 use futures_util::future::{LocalBoxFuture, join_all};
 use serde_json::Value as Json;
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, OnceCell},
+    rc::Rc,
+    time::Duration,
+};
 use tokio::sync::Semaphore;
 use worker::{Delay, Env};
 
@@ -40,11 +45,23 @@ const PROBE_PAUSE_MIN: Millis = SECOND / 2;
 /// How long a probe waits before it asks again, at most: a container that comes up is noticed within this time.
 const PROBE_PAUSE_MAX: Millis = 8 * SECOND;
 
+/// For whom an effect is performed.
+#[derive(Clone, Debug, Default)]
+pub struct Whose {
+    /// The town.
+    pub town_id: String,
+    /// Whom the container's token speaks for.
+    pub owner: String,
+    /// What a container is given or told ([`needs_outfit`]).
+    pub outfit: Option<Outfit>,
+}
+
 /// Performs the effects of one town.
 pub struct Performer {
     env: Env,
     settings: Settings,
-    container: Box<dyn ContainerClient>,
+    /// The town's container, found when the town is known.
+    container: OnceCell<Box<dyn ContainerClient>>,
     calls: Semaphore,
     starts: Semaphore,
     container_calls: Cell<u64>,
@@ -63,7 +80,7 @@ impl Performer {
     pub fn new(env: Env) -> Self {
         let settings = Settings::read(&env);
         Self {
-            container: container::client(&settings),
+            container: OnceCell::new(),
             calls: Semaphore::new(CALLS_AT_ONCE),
             starts: Semaphore::new(STARTS_AT_ONCE),
             container_calls: Cell::new(0),
@@ -83,25 +100,27 @@ impl Performer {
         analytics::write(&self.env, town_id, point);
     }
 
-    /// Performs an effect. `owner` is whom the container's token speaks for. The future does nothing until polled and
-    /// owns all it needs, so it outlives the alarm that began it.
-    pub fn perform(
-        self: Rc<Self>,
-        effect: Effect,
-        town_id: String,
-        owner: String,
-    ) -> LocalBoxFuture<'static, Option<Outcome>> {
+    /// Performs an effect. The future does nothing until polled and owns all it needs, so it outlives the alarm that began
+    /// it.
+    pub fn perform(self: Rc<Self>, effect: Effect, whose: Whose) -> LocalBoxFuture<'static, Option<Outcome>> {
+        let container = || container::client(&self.env, &self.settings, &whose.town_id);
+        // One town has one performer, which learns with its first effect whose it is.
+        self.container.get_or_init(container);
         Box::pin(async move {
             match effect {
-                Effect::StartAgent(start) => Some(self.start(*start, owner).await),
+                Effect::StartAgent(start) => Some(self.start(*start, whose).await),
                 Effect::StopAgent(stop) => {
                     let answer = self.stop(&stop).await;
                     Some(Outcome::Stopped { stop_id: stop.stop_id, answer })
                 }
-                Effect::ObserveAgents(agents) => Some(self.observe(&town_id, agents).await),
+                Effect::ObserveAgents(agents) => Some(self.observe(agents).await),
                 Effect::ProbeContainer { scope, generation, boot_timeout } => {
-                    let result = self.probe(&town_id, boot_timeout).await;
+                    let result = self.probe(whose, boot_timeout).await;
                     Some(Outcome::Probed { scope, generation, result })
+                }
+                Effect::TellContainer { what, until } => {
+                    let answer = self.tell(what, whose).await;
+                    Some(Outcome::Told { what, until, answer })
                 }
                 Effect::PostWebhook(hook) => {
                     let delivery_id = hook.delivery_id.clone();
@@ -115,18 +134,22 @@ impl Performer {
                     Some(Outcome::Reported { delivered })
                 }
                 Effect::Emit(point) => {
-                    self.emit(&town_id, &point);
+                    self.emit(&whose.town_id, &point);
                     None
                 }
             }
         })
     }
 
+    fn container(&self) -> &dyn ContainerClient {
+        self.container.get().map_or(&NoContainer, AsRef::as_ref)
+    }
+
     /// Makes a call to the container when a slot is free. Its time limit begins with the call, not with the waiting.
     async fn ask(&self, call: Call) -> Answer {
         // The semaphore is never closed, so the only answer is a permit.
         let slot = self.calls.acquire().await;
-        if self.container.exists() {
+        if self.container().exists() {
             self.container_calls.set(self.container_calls.get().saturating_add(1));
         }
         let answer = call.await;
@@ -134,7 +157,7 @@ impl Performer {
         answer
     }
 
-    async fn start(&self, mut start: StartAgent, owner: String) -> Outcome {
+    async fn start(&self, mut start: StartAgent, whose: Whose) -> Outcome {
         // Stops first and one by one: the start must not meet the process that it replaces.
         let mut stops = Vec::with_capacity(start.stop_first.len());
         for stop in std::mem::take(&mut start.stop_first) {
@@ -142,11 +165,12 @@ impl Performer {
             stops.push((stop.stop_id, answer));
         }
         let attempt_id = start.attempt_id.clone();
-        let answer = match self.equip(&mut start, owner) {
+        let answer = match self.equip(&mut start, &whose) {
             Ok(()) => {
                 let slot = self.starts.acquire().await;
                 panic_probe::at("call", &start.request.prompt);
-                let answer = self.ask(self.container.start(&start.request, start.timeout)).await;
+                let headers = self.dressed(whose, true);
+                let answer = self.ask(self.container().start(&start.request, headers, start.timeout)).await;
                 drop(slot);
                 answer
             }
@@ -156,9 +180,8 @@ impl Performer {
     }
 
     /// Adds what the agent needs to call back. The token is made here, for this start, and stored nowhere.
-    fn equip(&self, start: &mut StartAgent, owner: String) -> Result<(), String> {
-        let claims = ContainerClaims { town_id: start.request.town_id.clone(), user_id: owner };
-        let made = self.credentials(&claims).ok_or(
+    fn equip(&self, start: &mut StartAgent, whose: &Whose) -> Result<(), String> {
+        let made = self.credentials(whose).ok_or(
             "the agent was not started, because GASTOWN_JWT_SECRET is not set and it could not have called back",
         )?;
         start.request.env_vars.extend(made.map(|(key, value)| (key.to_owned(), value)));
@@ -166,30 +189,60 @@ impl Performer {
     }
 
     /// The token and the address for a call back; `None` without a secret to sign with. An empty value is left out.
-    fn credentials(&self, claims: &ContainerClaims) -> Option<impl Iterator<Item = (&'static str, String)> + use<>> {
-        let token = token::sign_container(claims, self.settings.secret.as_deref()?, clock::now());
-        let made = [("GASTOWN_CONTAINER_TOKEN", token), ("GASTOWN_API_URL", self.settings.api_url.clone())];
+    fn credentials(&self, whose: &Whose) -> Option<impl Iterator<Item = (&'static str, String)> + use<>> {
+        let made = [(container::TOKEN, self.token(whose)?), ("GASTOWN_API_URL", self.settings.api_url.clone())];
         Some(made.into_iter().filter(|(_, value)| !value.is_empty()))
     }
 
     /// The same for agents that a booting container goes on with: the entries of the registry's answer.
     pub fn equip_again(&self, entries: &mut Json, town: Who) {
-        let claims = ContainerClaims { town_id: town.town_id, user_id: town.owner_user_id };
+        let whose = Whose { town_id: town.town_id, owner: town.owner_user_id, outfit: None };
         for entry in entries.as_array_mut().into_iter().flatten() {
             for place in ["/env", "/request/envVars"] {
-                if let (Some(made), Some(Json::Object(env))) = (self.credentials(&claims), entry.pointer_mut(place)) {
+                if let (Some(made), Some(Json::Object(env))) = (self.credentials(&whose), entry.pointer_mut(place)) {
                     env.extend(made.map(|(key, value)| (key.to_owned(), Json::String(value))));
                 }
             }
         }
     }
 
-    async fn stop(&self, stop: &StopAgent) -> Answer {
-        self.ask(self.container.stop(&stop.agent_id, &stop.attempt_id)).await
+    /// A fresh token of the town's container; none without the secret.
+    fn token(&self, whose: &Whose) -> Option<String> {
+        let claims = ContainerClaims { town_id: whose.town_id.clone(), user_id: whose.owner.clone() };
+        self.settings.secret.as_deref().map(|secret| token::sign_container(&claims, secret, clock::now()))
     }
 
-    async fn observe(&self, town_id: &str, agents: Vec<Observe>) -> Outcome {
-        let answer = self.ask(self.container.health(town_id)).await;
+    /// True if a call can start the container: it has an object that does.
+    const fn boots(&self) -> bool {
+        self.settings.container_url.is_none()
+    }
+
+    /// The headers of a call that tells the settings; with `boots` it may start a container.
+    fn dressed(&self, whose: Whose, boots: bool) -> Headers {
+        let token = if boots && self.boots() { self.token(&whose) } else { None };
+        whose
+            .outfit
+            .map_or_else(Vec::new, |outfit| container::dressed(outfit, &whose.town_id, &self.settings.api_url, token))
+    }
+
+    async fn tell(&self, what: Tell, whose: Whose) -> Answer {
+        let token = self.token(&whose).unwrap_or_default();
+        let headers = self.dressed(whose, false);
+        self.ask(self.container().tell(what, token, headers)).await
+    }
+
+    /// Ends the container of a town that is being deleted, if it is ours to end.
+    pub async fn end_container(&self, town_id: &str) {
+        container::end(self.env.clone(), &self.settings, town_id).await;
+    }
+
+    async fn stop(&self, stop: &StopAgent) -> Answer {
+        self.ask(self.container().stop(&stop.agent_id, &stop.attempt_id)).await
+    }
+
+    async fn observe(&self, agents: Vec<Observe>) -> Outcome {
+        // Bare: a look starts no container.
+        let answer = self.ask(self.container().health(Vec::new(), HEALTH_TIMEOUT)).await;
         let health = container::health(&answer).ok();
         let mut seen: Vec<(AttemptId, Answer)> = Vec::with_capacity(agents.len());
         let mut agents = agents.into_iter();
@@ -198,25 +251,29 @@ impl Performer {
         if health.is_none()
             && let Some(first) = agents.next()
         {
-            let answer = self.ask(self.container.status(&first.agent_id)).await;
+            let answer = self.ask(self.container().status(&first.agent_id)).await;
             let silent = !matches!(answer, Answer::Http { .. });
             seen.push((first.attempt_id, answer.clone()));
             if silent {
                 seen.extend(agents.by_ref().map(|o| (o.attempt_id, answer.clone())));
             }
         }
-        let rest = agents.map(|o| async move { (o.attempt_id, self.ask(self.container.status(&o.agent_id)).await) });
+        let rest = agents.map(|o| async move { (o.attempt_id, self.ask(self.container().status(&o.agent_id)).await) });
         seen.extend(join_all(rest).await);
         Outcome::Observed { health, agents: seen }
     }
 
-    async fn probe(&self, town_id: &str, boot_timeout: Millis) -> Result<crate::town::effect::Health, String> {
+    async fn probe(&self, whose: Whose, boot_timeout: Millis) -> Result<crate::town::effect::Health, String> {
         let until = clock::now().plus(boot_timeout);
         let mut pause = PROBE_PAUSE_MIN;
+        let headers = self.dressed(whose, true);
         loop {
-            match container::health(&self.ask(self.container.health(town_id)).await) {
+            // A call that may start the container waits for its boot.
+            let left = if self.boots() { until.since(clock::now()) } else { 0 };
+            let (headers, timeout) = (headers.clone(), left.max(HEALTH_TIMEOUT));
+            match container::health(&self.ask(self.container().health(headers, timeout)).await) {
                 Ok(health) => return Ok(health),
-                Err(why) if !self.container.exists() || clock::now().plus(pause) >= until => return Err(why),
+                Err(why) if !self.container().exists() || clock::now().plus(pause) >= until => return Err(why),
                 Err(_) => {}
             }
             Delay::from(Duration::from_millis(pause.unsigned_abs())).await;
@@ -247,8 +304,16 @@ pub fn agents_of(effect: &Effect) -> Vec<AgentId> {
         }
         Effect::StopAgent(stop) => vec![stop.agent_id.clone()],
         Effect::ObserveAgents(agents) => agents.iter().map(|o| o.agent_id.clone()).collect(),
-        Effect::ProbeContainer { .. } | Effect::PostWebhook(_) | Effect::ReportToFleet(_) | Effect::Emit(_) => {
-            Vec::new()
-        }
+        Effect::ProbeContainer { .. }
+        | Effect::TellContainer { .. }
+        | Effect::PostWebhook(_)
+        | Effect::ReportToFleet(_)
+        | Effect::Emit(_) => Vec::new(),
     }
+}
+
+/// True if an effect gives or tells the container what the town knows.
+#[must_use]
+pub const fn needs_outfit(effect: &Effect) -> bool {
+    matches!(effect, Effect::StartAgent(_) | Effect::ProbeContainer { .. } | Effect::TellContainer { .. })
 }

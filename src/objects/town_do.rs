@@ -17,7 +17,7 @@
 
 use super::{
     ledger::{Ledger, TICK},
-    perform::Performer,
+    perform::{Performer, Whose},
     response::response,
     town_loop::Turns,
 };
@@ -37,6 +37,7 @@ use crate::{
     town::{
         Ctx, Reply, Town,
         command::{Actor, Command},
+        container::Outfit,
         effect::{Effect, Outcome},
         error::TownError,
         id::RigId,
@@ -48,7 +49,7 @@ use crate::{
         time::{Millis, SECOND, Timestamp},
     },
 };
-use futures_util::future::{join_all, select};
+use futures_util::future::{join, join_all, select};
 use serde_json::{Value as Json, json};
 use std::{
     cell::{Cell, OnceCell},
@@ -298,6 +299,12 @@ impl TownDO {
         self.ledger.measure(&self.sql, "settle", || Town::new(&self.sql).settle(&ctx, outcome)).map_err(|e| words(&e))
     }
 
+    /// What the town gives its container.
+    pub(super) fn outfit(&self) -> Option<Outfit> {
+        let outfit = self.ledger.measure(&self.sql, "outfit", || Town::new(&self.sql).outfit());
+        outfit.map_err(|e| log::error("town.outfit", &self.town_id(), &words(&e))).ok()
+    }
+
     pub(super) fn next_wake(&self, now: Timestamp) -> std::result::Result<Option<Timestamp>, String> {
         let ids = RandomIds;
         let ctx = Ctx::new(now, &ids).remembering(&self.pulses);
@@ -393,9 +400,11 @@ impl TownDO {
         let stops = self.last_stops();
         let town = self.who();
         panic_probe::at("delete", &town.owner_user_id);
-        let stopped = join_all(stops.into_iter().map(|effect| {
-            Rc::clone(&self.performer).perform(effect, town.town_id.clone(), town.owner_user_id.clone())
-        }));
+        let whose = Whose { town_id: town.town_id.clone(), owner: town.owner_user_id.clone(), outfit: None };
+        let stopped = join(
+            join_all(stops.into_iter().map(|effect| Rc::clone(&self.performer).perform(effect, whose.clone()))),
+            self.performer.end_container(&town.town_id),
+        );
         // What cannot be stopped in time runs until it calls back and finds no town.
         select(Box::pin(stopped), Delay::from(Duration::from_millis(FAREWELL.unsigned_abs()))).await;
         let storage = self.storage();

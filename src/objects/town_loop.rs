@@ -23,8 +23,8 @@
 //!    that comes in between sees to the alarm itself, after ours has been issued, and with a deadline that is fresh.
 
 use super::{
-    perform::{Performer, agents_of},
-    town_do::TownDO,
+    perform::{Performer, Whose, agents_of, needs_outfit},
+    town_do::{TownDO, Who},
 };
 use crate::{
     platform::{alarm, clock, log, panic_probe, panics},
@@ -346,12 +346,8 @@ impl TownDO {
                     panic_probe::at("loop", &start.request.prompt);
                 }
                 flight.busy.extend(agents.iter().cloned());
-                let performed = Performer::perform(
-                    Rc::clone(&self.performer),
-                    effect,
-                    who.town_id.clone(),
-                    who.owner_user_id.clone(),
-                );
+                let whose = self.whose(&who, &effect);
+                let performed = Performer::perform(Rc::clone(&self.performer), effect, whose);
                 // A call that panics ends without an outcome, and its agents are free again.
                 let landed = panics::caught(performed).map(|done| Landed { agents, outcome: done.ok().flatten() });
                 flight.running.push(Box::pin(landed));
@@ -359,6 +355,13 @@ impl TownDO {
                 flight.waiting.push_back(waiting);
             }
         }
+    }
+
+    /// For whom an effect is performed, with what the container is to be given as it is now. If that cannot be read the call
+    /// is made without: a container that runs needs none of it.
+    fn whose(&self, who: &Who, effect: &Effect) -> Whose {
+        let outfit = if needs_outfit(effect) { self.outfit() } else { None };
+        Whose { town_id: who.town_id.clone(), owner: who.owner_user_id.clone(), outfit }
     }
 
     fn log(&self, at: &str, message: &str) {

@@ -2,6 +2,8 @@
 //!
 //! The platform does not tell a refused connection from one that was lost after the request was sent, so every failed
 //! call reads "may have happened"; what to do about that is the town's decision, not this file's.
+//!
+//! A call goes to the internet, to a town's container object, or to a port of the container that an object has.
 
 use super::errors;
 use crate::town::{
@@ -11,7 +13,40 @@ use crate::town::{
 };
 use futures_util::StreamExt;
 use wasm_bindgen::JsValue;
-use worker::{AbortSignal, Fetch, Headers, Request, Response};
+use worker::{Env, Fetch, Fetcher, Headers, Request, Response, Result};
+
+/// The header by which a container's object says that the answer is its own: there is no container that could have given
+/// one. The body says why.
+pub const DOWN: &str = "X-Gastown-Down";
+
+/// Which way a call goes.
+#[derive(Clone, Debug)]
+pub enum Via {
+    /// To its url's host.
+    Internet,
+    /// To the container's object of this town.
+    Object(Env, String),
+    /// To a port.
+    Port(Fetcher),
+}
+
+impl Via {
+    const fn is_object(&self) -> bool {
+        matches!(self, Self::Object(..))
+    }
+
+    /// Sends a request. A new stub each time: one that has thrown stays broken.
+    pub async fn send(&self, request: Request) -> Result<Response> {
+        match self {
+            Self::Internet => Fetch::Request(request).send().await,
+            Self::Object(env, town) => {
+                let stub = env.durable_object("TOWN_CONTAINER")?.id_from_name(town)?.get_stub()?;
+                stub.fetch_with_request(request).await
+            }
+            Self::Port(port) => port.fetch_request(request).await,
+        }
+    }
+}
 
 /// A call to be made.
 #[derive(Debug)]
@@ -29,15 +64,19 @@ pub struct Outgoing {
 }
 
 /// Makes the call. Never fails: not being answered is an answer.
-pub async fn call(outgoing: Outgoing) -> Answer {
+pub async fn call(outgoing: Outgoing, via: &Via) -> Answer {
     let limit = u32::try_from(outgoing.timeout.max(1)).unwrap_or(u32::MAX);
     // The signal is made here, when the call is really made: waiting for a free slot does not count.
-    let signal = AbortSignal::from(web_sys::AbortSignal::timeout_with_u32(limit));
-    let sent = match request(outgoing.method, &outgoing.url, &outgoing.headers, outgoing.body.as_deref()) {
-        Ok(request) => Fetch::Request(request).send_with_signal(&signal).await,
+    let signal = web_sys::AbortSignal::timeout_with_u32(limit);
+    let body = outgoing.body.as_deref();
+    let sent = match built(outgoing.method, &outgoing.url, &outgoing.headers, body, Some(&signal)) {
+        Ok(request) => via.send(request).await,
         Err(e) => Err(e),
     };
     match sent {
+        Ok(mut response) if via.is_object() && response.headers().has(DOWN).unwrap_or(false) => {
+            Answer::Unreachable { detail: text(&mut response).await }
+        }
         Ok(mut response) => {
             let status = response.status_code();
             let header = response.headers().get("Retry-After").ok().flatten();
@@ -51,7 +90,17 @@ pub async fn call(outgoing: Outgoing) -> Answer {
 }
 
 /// Builds a request. By hand, because `worker`'s own builder brings the whole of its `cf` properties along.
-pub fn request(method: &str, url: &str, headers: &[(&str, String)], body: Option<&str>) -> worker::Result<Request> {
+pub fn request(method: &str, url: &str, headers: &[(&str, String)], body: Option<&str>) -> Result<Request> {
+    built(method, url, headers, body, None)
+}
+
+fn built(
+    method: &str,
+    url: &str,
+    headers: &[(&str, String)],
+    body: Option<&str>,
+    signal: Option<&web_sys::AbortSignal>,
+) -> Result<Request> {
     let map = Headers::new();
     for (name, value) in headers {
         map.set(name, value)?;
@@ -60,6 +109,7 @@ pub fn request(method: &str, url: &str, headers: &[(&str, String)], body: Option
     init.set_method(method);
     // A control server or a webhook that redirects is misconfigured; following would send tokens somewhere else.
     init.set_redirect(web_sys::RequestRedirect::Manual);
+    init.set_signal(signal);
     if let Some(body) = body {
         map.set("Content-Type", "application/json")?;
         init.set_body(&JsValue::from_str(body));

@@ -16,4 +16,5 @@ pub mod panics;
 pub mod settings;
 pub mod sql;
 pub mod stub;
+pub mod town_container;
 pub mod webhook;

@@ -1,6 +1,6 @@
 //! The town's webhook (`design.md` 6): one POST of a body that the town has written and signed.
 
-use super::http::{self, Outgoing};
+use super::http::{self, Outgoing, Via};
 use crate::town::{
     effect::{Answer, PostWebhook},
     policy::WEBHOOK_TIMEOUT,
@@ -10,5 +10,5 @@ use crate::town::{
 pub async fn post(hook: PostWebhook) -> Answer {
     let headers = hook.signature.into_iter().map(|s| ("X-Gastown-Signature", s)).collect();
     let (url, body) = (hook.url, Some(hook.body));
-    http::call(Outgoing { method: "POST", url, headers, body, timeout: WEBHOOK_TIMEOUT }).await
+    http::call(Outgoing { method: "POST", url, headers, body, timeout: WEBHOOK_TIMEOUT }, &Via::Internet).await
 }

@@ -304,4 +304,10 @@ pub enum Command {
     ReadRegistry { container_instance_id: Option<String> },
     /// `POST /api/towns/:t/container-registry`.
     WriteRegistry { entries: Vec<Json> },
+    /// `POST …/refresh-git-token`.
+    GitToken { rig_id: RigId },
+    /// Told by the container's object: an instance has ended (`None`: it never said who it was).
+    ContainerExited { instance: Option<String>, exit_code: Option<i32>, reason: String },
+    /// Asked by the container's object: may it stop?
+    ContainerNeeded,
 }

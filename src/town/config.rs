@@ -286,6 +286,8 @@ pub struct Config {
     pub role_models: PerRole,
     /// What is added to system prompts.
     pub custom_instructions: PerRole,
+    /// How long a container that nobody needs runs on.
+    pub sleep_after_minutes: Option<u32>,
     raw: Json,
 }
 
@@ -334,6 +336,7 @@ impl Config {
             small_model: part(&raw, "/small_model"),
             role_models: part(&raw, "/role_models"),
             custom_instructions: part(&raw, "/custom_instructions"),
+            sleep_after_minutes: part(&raw, "/container/sleep_after_minutes"),
             raw,
         }
     }
@@ -404,6 +407,34 @@ impl Config {
         put(&mut shown, "", "env_vars", Json::Object(self.env_vars.iter().map(shown_value).collect()));
         put(&mut shown, "", ALIASED, json!(self.dispatch.max_polecats_per_rig));
         shown
+    }
+
+    /// What the container is told of these settings (`protocol.md` 4.2), secrets included; what is not set is not there.
+    #[must_use]
+    pub fn for_container(&self) -> Json {
+        const KEYS: [&str; 9] = [
+            "default_model",
+            "small_model",
+            "git_auth",
+            "kilocode_token",
+            "github_cli_pat",
+            "git_author_name",
+            "git_author_email",
+            "disable_ai_coauthor",
+            "organization_id",
+        ];
+        let mut told = json!({ "env_vars": self.user_env() });
+        for key in KEYS {
+            match get(&self.raw, "", key) {
+                Json::Null => {}
+                Json::Object(map) => {
+                    let set = map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
+                    put(&mut told, "", key, Json::Object(set));
+                }
+                value => put(&mut told, "", key, value.clone()),
+            }
+        }
+        told
     }
 
     /// The user's environment variables without the names that only the system sets (`protocol.md` 5.1).

@@ -26,6 +26,13 @@ pub enum Effect {
         /// How long to keep asking.
         boot_timeout: Millis,
     },
+    /// `POST /refresh-token` or `POST /sync-config` (10 s). Booked by the moved due time on the town's row.
+    TellContainer {
+        /// What it is told.
+        what: Tell,
+        /// When it is told again if this telling comes to nothing; handed back with the outcome.
+        until: Timestamp,
+    },
     /// `POST` to the town's webhook (10 s). Booked by a row of `deliveries`.
     PostWebhook(PostWebhook),
     /// Tells the fleet how this town stands. Lost reports are repaired by the next one.
@@ -115,6 +122,15 @@ pub struct Observe {
     pub attempt_id: AttemptId,
     /// Its agent.
     pub agent_id: AgentId,
+}
+
+/// What a running container is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// A fresh container token: that of the agents in it ends.
+    Token,
+    /// The settings, which have changed.
+    Settings,
 }
 
 /// One delivery of a notification to the town's webhook.
@@ -235,6 +251,15 @@ pub enum Outcome {
         generation: u32,
         /// The health answer, or why there is none.
         result: Result<Health, String>,
+    },
+    /// The container was told something, or not.
+    Told {
+        /// What.
+        what: Tell,
+        /// The due time that was booked for it.
+        until: Timestamp,
+        /// What the container said.
+        answer: Answer,
     },
     /// A webhook was answered, or not.
     Posted {

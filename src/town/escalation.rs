@@ -11,7 +11,10 @@ use super::error::TownError;
 use super::event::{self, Happening};
 use super::id::{AgentId, BeadId, RigId};
 use super::mail;
-use super::policy::{BODY_BYTES, ESCALATE_EVERY, ESCALATE_TIMES, ESCALATIONS_SHOWN, EXCERPT_CHARS, MESSAGE_BYTES, METADATA_BYTES, RULE_ROWS};
+use super::policy::{
+    BODY_BYTES, ESCALATE_EVERY, ESCALATE_TIMES, ESCALATIONS_SHOWN, EXCERPT_CHARS, MESSAGE_BYTES, METADATA_BYTES,
+    RULE_ROWS,
+};
 use super::sql::{Row, Sql, SqlError, Value, each, first};
 use super::state::{self, State};
 use super::text;

@@ -74,7 +74,8 @@ pub struct Ledger {
     pub record: &'static str,
 }
 
-const TOWN: Ledger = Ledger {
+/// The ledger of a town, and of its container.
+pub const TOWN: Ledger = Ledger {
     create: "CREATE TABLE IF NOT EXISTS migrations (
                id         INTEGER PRIMARY KEY,
                name       TEXT NOT NULL,

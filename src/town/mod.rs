@@ -16,6 +16,7 @@ pub mod bead;
 pub mod breakers;
 pub mod command;
 pub mod config;
+pub mod container;
 pub mod dependency;
 pub mod dispatch;
 pub mod drain;
@@ -175,6 +176,11 @@ impl<'a> Town<'a> {
     /// Why a bead is, or is not, running.
     pub fn explain(&self, ctx: &Ctx<'_>, bead: &BeadId) -> Result<explain::Explanation, TownError> {
         explain::explain(self.sql, ctx, bead)
+    }
+
+    /// What a container is given with its start or told about the town's settings.
+    pub fn outfit(&self) -> Result<container::Outfit, TownError> {
+        container::outfit(self.sql)
     }
 
     /// To be called once when the object was made anew: effects that were in the air have lost their owner, so whatever

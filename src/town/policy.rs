@@ -127,6 +127,15 @@ pub const STOP_TIMEOUT: Millis = 10 * SECOND;
 pub const LOOK_TIMEOUT: Millis = 10 * SECOND;
 /// How long a webhook may go unanswered.
 pub const WEBHOOK_TIMEOUT: Millis = 10 * SECOND;
+/// The tokens of running agents are renewed after this long: two hours before they end after eight (`protocol.md` 5.2).
+/// The predecessor's container restarts its agents for it, so not more often than need be.
+pub const TOKEN_PUSH_AFTER: Millis = 6 * HOUR;
+/// A telling (token, settings) that came to nothing is repeated after this: often enough that a token of two more hours
+/// outlives many failures.
+pub const TELL_RETRY: Millis = 5 * MINUTE;
+/// Bytes of the header that tells the settings: a server that reads headers of 16 KB in all must take it. Longer ones
+/// leave the environment variables out, which every start carries in its body anyway.
+pub const TOWN_CONFIG_BYTES: usize = 8 * 1024;
 /// A heartbeat of an attempt that is over costs its process at most one `StopAgent` in this time.
 pub const LATE_STOP_EVERY: Millis = MINUTE;
 /// Calls that one alarm loop has in the air: the platform's six simultaneous connections.
@@ -164,6 +173,29 @@ pub const STEP_SUMMARY_CHARS: usize = 5_000;
 /// The container's registry as JSON text, without what is not kept of it: a prompt of [`BODY_BYTES`] for each of
 /// [`MAX_AGENTS`] would not fit, but prompts are a tenth of that, and a registry that is not kept costs a few restarts.
 pub const REGISTRY_BYTES: usize = 512 * 1024;
+
+// ── the container object (`src/container`) ───────────────────────────────────────────────────────────────────────
+
+/// A container that does not answer `/health` this long after its start never will: as a probe waits.
+pub const CONTAINER_BOOT_LIMIT: Millis = BOOT_TIMEOUT_MS;
+/// While it boots it is asked this often; each question is a call inside one machine.
+pub const CONTAINER_READY_EVERY: Millis = SECOND / 2;
+/// While it runs its health is checked this often, as often as its agents send heartbeats.
+pub const CONTAINER_WATCH_EVERY: Millis = 30 * SECOND;
+/// Checks in a row without an answer after which it hangs and is destroyed: no later than its agents' heartbeats are missed
+/// ([`HEARTBEAT_TIMEOUT_MS`]).
+pub const CONTAINER_MISSES: u32 = 3;
+/// Falls (crashes, hangs, boots that failed) within [`CONTAINER_FALLS_WINDOW`] after which it stays down.
+pub const CONTAINER_FALLS: usize = 5;
+/// The window of [`CONTAINER_FALLS`], and so the longest that it stays down. With the breaker's waits a town whose
+/// container cannot live starts it some ten times an hour at most.
+pub const CONTAINER_FALLS_WINDOW: Millis = 30 * MINUTE;
+/// From SIGTERM to the end by force. Nothing lives then but a waiting mayor, whose work is saved in seconds.
+pub const CONTAINER_STOP_GRACE: Millis = 2 * MINUTE;
+/// How often the town is asked whether it needs its container: one row or two, while it costs by the second.
+pub const CONTAINER_ASK_EVERY: Millis = 5 * MINUTE;
+/// A container that nobody needed for so long is stopped, unless the town's `container.sleep_after_minutes` says otherwise.
+pub const CONTAINER_SLEEP_AFTER: Millis = 15 * MINUTE;
 
 // ── delivery ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

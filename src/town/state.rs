@@ -46,6 +46,11 @@ pub struct State {
     pub caps_lowered: bool,
     /// Invariants found broken so far.
     pub invariant_violations: u32,
+    /// When the tokens of the agents in the container are to be renewed (`container`, which keeps this and the next; never
+    /// saved from here).
+    pub push_at: Option<Timestamp>,
+    /// When the container is to be told the settings, which have changed.
+    pub sync_at: Option<Timestamp>,
     /// Failed beads wait to be told together (`notify`, which keeps this and the next; never saved from here).
     pub rollup_waits: bool,
     /// When the last notice about failed beads went out.
@@ -65,7 +70,7 @@ impl State {
             "SELECT town_id, name, owner_user_id, mayor_agent_id, slow_start, hold_until, hold_cause, hold_streak,
                     draining_since, drain_nonce, drain_instance, instance_id, drained_instance, last_proven_at,
                     last_proven_bead, other_proven_at, caps_lowered, invariant_violations, drain_asked_at,
-                    rollup_count > 0, rollup_last_at
+                    rollup_count > 0, rollup_last_at, push_at, sync_at
              FROM town
              WHERE id = 1",
             &[],
@@ -94,11 +99,13 @@ impl State {
             drain_asked_at: c.opt_at(18),
             rollup_waits: c.flag(19),
             rollup_last_at: c.opt_at(20),
+            push_at: c.opt_at(21),
+            sync_at: c.opt_at(22),
         };
         Ok(Some(c.done(state)?))
     }
 
-    /// Writes every mutable column but those of the roll-up; one row.
+    /// Writes every mutable column but those of the roll-up and of the tellings; one row.
     pub fn save(&self, sql: &dyn Sql) -> Result<(), TownError> {
         sql.execute(
             "UPDATE town

@@ -128,6 +128,7 @@ export class Round {
     }
     if (kind === "stop") point = await this.#stop(moment, body);
     if (kind === "status") point = this.mood.alone ? `look.alone.${moment}` : `look.status.${moment}`;
+    if (kind === "sync-config") point = `tell.${moment}`;
     if (kind === "health") point = `${await this.#asker()}.health.${moment}`;
     this.note(`  ${point} ${(agentId ?? "").slice(0, 4)} ${(body?.dispatchId ?? "").slice(0, 4)}`);
     return this.at(point);

@@ -225,6 +225,19 @@ export const SCENES = {
     await r.work();
   },
 
+  /** Settings are changed while somebody lives in the container. */
+  async tell(r) {
+    await r.sling();
+    await r.quiet();
+    for (const agent of r.fake.live) await r.beat(agent);
+    const name = "The author of the second half";
+    await r.api("PATCH", `/api/towns/${r.town.id}/config`, { git_author_name: name }, {
+      keep: () => (rows) => rows.config[0].json.includes(name),
+    });
+    await r.quiet();
+    await r.work();
+  },
+
   /** A notice goes to the webhook, which fails at first. */
   async hook(r) {
     r.receiver.status = r.random.pick([200, 500, 503]);

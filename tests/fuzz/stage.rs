@@ -34,7 +34,8 @@ impl Stage {
         world.must(Command::CancelBead { bead_id: failed.clone(), reason: "not wanted".to_owned() });
         let held = make(&mut world, &rig, "Held", "gt:held");
         let request = make(&mut world, &rig, "Stuck", "gt:triage-request");
-        let formula = json!({"steps": [{"title": "One", "instructions": "Do it."}, {"title": "Two", "instructions": "Do it."}]});
+        let formula =
+            json!({"steps": [{"title": "One", "instructions": "Do it."}, {"title": "Two", "instructions": "Do it."}]});
         world.must(Command::AttachMolecule { rig_id: rig.clone(), bead_id: bead.clone(), formula });
         let escalation = Command::Escalate {
             rig_id: rig.clone(),

@@ -286,6 +286,12 @@ impl Rows {
         if waits || self.live().next().is_some() {
             add(self.draining_since.map(|t| t + DRAIN_LIMIT), "drain");
         }
+        // A container is told something only while somebody lives in it who could need it.
+        if self.live().next().is_some() && !self.draining() {
+            for at in self.tellings {
+                add(at, "telling");
+            }
+        }
         if waits && self.draining() {
             add(self.drain_look, "drain look");
         }

@@ -104,7 +104,7 @@ impl Default for Reader {
             town: Whole::new(
                 "town",
                 "SELECT mayor_agent_id, slow_start, hold_until, hold_cause, instance_id, draining_since, drain_instance,
-                        caps_lowered, rollup_last_at, rollup_count, invariant_violations, drain_asked_at
+                        caps_lowered, rollup_last_at, rollup_count, invariant_violations, drain_asked_at, push_at, sync_at
                  FROM town",
             ),
             config: Whole::new("config", "SELECT json FROM config"),
@@ -161,6 +161,7 @@ impl Reader {
             rows.caps_lowered = int(r, 7) == 1;
             rows.rollup = (time(r, 8), int(r, 9));
             rows.violations = int(r, 10);
+            rows.tellings = [time(r, 12), time(r, 13)];
             rows.drain_look = rows.drain_instance.as_ref().and(time(r, 11).or(rows.draining_since)).map(|t| t + 15_000);
         }
         changed.config = self.config.differs(w);

@@ -177,6 +177,8 @@ pub struct Rows {
     pub mayor: String,
     /// Decision 007: while a drain holds work back, the container is asked who it is, every 15 s.
     pub drain_look: Option<i64>,
+    /// When the container is to be told: a fresh token, changed settings.
+    pub tellings: [Option<i64>; 2],
     pub config: Json,
     pub rigs: BTreeMap<String, Json>,
     pub beads: BTreeMap<String, Bead>,

@@ -7,6 +7,7 @@
 
 import { DurableObject, WorkerEntrypoint, env as bindings } from "cloudflare:workers";
 import * as app from "../../build/index.js";
+import { platformOf } from "./fake-platform.mjs";
 import { Meter } from "./meter.mjs";
 import { arm, Eye, watchClock, watching } from "./watch.mjs";
 
@@ -166,6 +167,41 @@ const wrap = (name) =>
 
 export const TownDO = wrap("TownDO");
 export const FleetDO = wrap("FleetDO");
+
+/** The container's object, with a platform of the tests (fake-platform.mjs). */
+export class TownContainerDO extends wrap("TownContainerDO") {
+  constructor(ctx, env) {
+    const platform = platformOf(ctx.id.toString(), env.TEST_PLATFORM);
+    super(withContainer(ctx, platform), env);
+    this.platform = platform;
+  }
+
+  /** What the platform was asked, and whether a process runs. */
+  tPlatform() {
+    const { running, starts, signals, destroyed } = this.platform;
+    return { running, starts, signals, destroyed };
+  }
+
+  /** What the platform does from now on. */
+  tScript(script) {
+    this.platform.script = script;
+  }
+
+  /** The process ends. */
+  tExit(code, message) {
+    this.platform.exit(code, message);
+  }
+}
+
+function withContainer(ctx, container) {
+  return new Proxy(ctx, {
+    get(of, key) {
+      if (key === "container") return container;
+      const value = of[key];
+      return typeof value === "function" ? value.bind(of) : value;
+    },
+  });
+}
 
 // A call to a town's object that fails as the platform makes it fail: a request asks for it by this header, and is told
 // how often the worker tried.

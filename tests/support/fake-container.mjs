@@ -11,7 +11,7 @@
 //   await fake.done(agentId, { branch: "gt/toast/abc" });        // the agent speaks
 //   fake.restart(); await fake.kill(); await fake.boot();        // new instance; gone; back
 //
-// A behaviour, for the next request of a kind (`start, status, stop, message, health`) or for all of them:
+// A behaviour, for the next request of a kind (`start, status, stop, message, health, refresh-token, sync-config, pty`) or for all of them:
 //   delay: ms          wait first
 //   started: bool      whether the agent really starts before what follows (default: false, or true with `life`)
 //   answer: {status, body, headers}   answer that (an object becomes JSON, a string is sent as it is)
@@ -389,6 +389,8 @@ export class FakeContainer {
     if (method === "GET" && path === "/health") return ["health", null, this.#health];
     if (method === "POST" && path === "/agents/start") return ["start", null, this.#start];
     if (method === "POST" && path === "/refresh-token") return ["refresh-token", null, this.#refreshToken];
+    if (method === "POST" && path === "/sync-config") return ["sync-config", null, () => ({ status: 200, body: { synced: true } })];
+    if (verb === "pty" || /^\/agents\/[^/]+\/pty\/[^/]+$/.test(path)) return ["pty", null, (body) => ({ status: 200, body: { id: "pty_1", status: "running", ...body } })];
     if (method === "GET" && verb === "status") return ["status", agentId, this.#status];
     if (method === "POST" && verb === "stop") return ["stop", agentId, this.#stop];
     if (method === "POST" && verb === "message") return ["message", agentId, this.#message];

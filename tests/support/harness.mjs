@@ -11,7 +11,8 @@
 // `clock: "real"` leaves the clock and the alarms alone. `clock: "stands"` moves by `advance` only; with a `seed` for the
 // ids as well, a run that asks one thing at a time is the same every time, to the row. With `vars: { TEST_WATCH: "1" }` the
 // clock can be moved and alarms ring by themselves all the same, and an object can be made to die at any await (watch.mjs).
-// What the worker prints is kept; a panic in it, or a secret in a row where none belongs, fails the test file (output.mjs).
+// `platform: true` puts the fake container behind `TownContainerDO` and a platform of the tests (fake-platform.mjs) instead
+// of giving the worker its url. What the worker prints is kept; a panic in it, or a secret in a row where none belongs, fails the test file (output.mjs).
 
 import { Log, LogLevel, Miniflare } from "miniflare";
 import { execFileSync } from "node:child_process";
@@ -40,9 +41,11 @@ export class Harness {
   /** What workerd printed. */
   logs = [];
 
-  constructor({ container = null, containerUrl = container?.url, clock = "driven", seed = null, notice = false, vars = {}, persist = null, build = join(ROOT, "build") }) {
+  constructor({ container = null, containerUrl = container?.url, clock = "driven", seed = null, notice = false, platform = false, vars = {}, persist = null, build = join(ROOT, "build") }) {
     this.container = container;
-    this.containerUrl = containerUrl;
+    // With a platform, the container is behind its object, and no url of it is known.
+    this.platform = platform;
+    this.containerUrl = platform ? null : containerUrl;
     this.offset = clock === "driven" ? YEAR : 0;
     this.stands = clock === "stands" ? NEW_YEAR : null;
     const clockwork = { TEST_CLOCK_STANDS: this.stands?.toString() ?? null, TEST_SEED: seed?.toString() ?? null };
@@ -82,6 +85,7 @@ export class Harness {
       modules: [
         await module("ESModule", "tests/support/observed-entry.mjs", join(ROOT, "tests/support/observed-entry.mjs")),
         await module("ESModule", "tests/support/entry.mjs", join(ROOT, "tests/support/entry.mjs")),
+        await module("ESModule", "tests/support/fake-platform.mjs", join(ROOT, "tests/support/fake-platform.mjs")),
         await module("ESModule", "tests/support/watch.mjs", join(ROOT, "tests/support/watch.mjs")),
         await module("ESModule", "tests/support/meter.mjs", join(ROOT, "tests/support/meter.mjs")),
         await module("ESModule", "build/index.js", join(this.build, "index.js")),
@@ -91,6 +95,7 @@ export class Harness {
       durableObjects: {
         TOWN: { className: "TownDO", useSQLite: true },
         FLEET: { className: "FleetDO", useSQLite: true },
+        ...(this.platform ? { TOWN_CONTAINER: { className: "TownContainerDO", useSQLite: true } } : {}),
       },
       durableObjectsPersist: this.persist,
       analyticsEngineDatasets: { GASTOWN_AE: { dataset: "gastown" } },
@@ -107,6 +112,7 @@ export class Harness {
       GASTOWN_JWT_SECRET: SECRET,
       GASTOWN_API_URL: this.url,
       CONTAINER_URL: this.containerUrl ?? null,
+      TEST_PLATFORM: this.platform ? this.container?.url : null,
       TEST_CLOCK_OFFSET: String(this.offset),
       ...this.vars,
     };

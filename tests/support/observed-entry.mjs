@@ -32,4 +32,5 @@ const observed = (Base) =>
 
 export const TownDO = observed(entry.TownDO);
 export const FleetDO = observed(entry.FleetDO);
+export const TownContainerDO = observed(entry.TownContainerDO);
 export default entry.default;

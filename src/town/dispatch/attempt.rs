@@ -3,9 +3,9 @@
 use super::super::agent::Role;
 use super::super::error::TownError;
 use super::super::id::{AgentId, AttemptId, BeadId, RigId};
+use super::super::policy::BOOT_GRACE;
 use super::super::sorted::Sorted;
 use super::super::sql::{Columns, Row, Sql, SqlError, each, first};
-use super::super::policy::BOOT_GRACE;
 use super::super::time::{Millis, Timestamp};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};

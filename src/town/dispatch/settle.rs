@@ -3,6 +3,7 @@
 use super::super::Ctx;
 use super::super::breakers::{self, Scope};
 use super::super::config::Config;
+use super::super::container;
 use super::super::effect::{Answer, Effect, Observe, Outcome};
 use super::super::error::TownError;
 use super::super::id::AttemptId;
@@ -47,6 +48,13 @@ fn record(sql: &dyn Sql, ctx: &Ctx<'_>, outcome: Outcome) -> Result<Vec<Effect>,
         Outcome::Observed { health, agents } => look::observed(sql, ctx, health.as_ref(), &agents),
         Outcome::Probed { scope, generation, result } => {
             probed(sql, ctx, &scope, generation, result)?;
+            Ok(Vec::new())
+        }
+        Outcome::Told { what, until, answer } => {
+            if matches!(answer, Answer::Http { .. }) {
+                stops::container_answers(sql, ctx.now)?;
+            }
+            container::told(sql, ctx, what, until, &answer)?;
             Ok(Vec::new())
         }
         Outcome::Posted { delivery_id, answer } => {

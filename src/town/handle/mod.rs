@@ -20,8 +20,10 @@ use super::policy::{HEARTBEATS_MAX, INSTANCE_BYTES, MESSAGE_BYTES, NAME_CHARS, S
 use super::rig;
 use super::sql::Sql;
 use super::time::Timestamp;
-use super::{agent, audit, drain, escalation, event, explain, mail, molecule, notify, overview, prime, redrive};
-use super::{registry, review};
+use super::{
+    agent, audit, container, drain, escalation, event, explain, mail, molecule, notify, overview, prime, redrive,
+    registry, review,
+};
 use serde_json::{Value as Json, json};
 
 /// Applies one command.
@@ -218,6 +220,12 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             Reply::ok(registry::read(sql, ctx, id)?)
         }
         Command::WriteRegistry { entries } => Ok(Reply::ok(registry::store(sql, ctx, entries)?)?.quietly()),
+        Command::GitToken { rig_id } => Ok(Reply::ok(container::git_token(sql, &rig_id)?)?.quietly()),
+        Command::ContainerExited { instance, exit_code, reason } => {
+            container::exited(sql, ctx, instance.as_deref(), exit_code, &reason)?;
+            Reply::ok(json!({"noted": true}))
+        }
+        Command::ContainerNeeded => Ok(Reply::ok(container::needed(sql)?)?.quietly()),
     }
 }
 

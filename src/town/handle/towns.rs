@@ -13,7 +13,7 @@ use super::super::id::{AgentId, BeadId, RigId};
 use super::super::policy::{NAME_CHARS, RULE_ROWS, SETTING_BYTES, URL_BYTES};
 use super::super::sql::{Sql, first};
 use super::super::state::State;
-use super::super::{Ctx, audit, review, rig};
+use super::super::{Ctx, audit, container, review, rig};
 use super::{by_hand, capped};
 use serde_json::{Value as Json, json};
 
@@ -142,6 +142,7 @@ pub fn patch_config(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, patch: &Json) -
     let before = Config::load(sql)?;
     let after = before.patched(patch)?;
     after.store(sql)?;
+    container::settings_changed(sql, ctx, &before, &after)?;
     move_deadlines(sql, ctx, &before, &after)?;
     note_lowered_caps(sql)?;
     let (was, is) = (before.masked(), after.masked());

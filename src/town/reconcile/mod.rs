@@ -24,7 +24,7 @@ use super::policy::OPEN_WORK_TOLD;
 use super::sql::{Sql, first};
 use super::state::State;
 use super::time::Timestamp;
-use super::{breakers, drain, escalation, notify, redrive, triage};
+use super::{breakers, container, drain, escalation, notify, redrive, triage};
 
 /// Fires every rule that is due; the effects it returns are booked.
 pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
@@ -50,11 +50,13 @@ pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
         fire(drain::ask(sql, ctx, &mut view.state, waits)?.into_iter().collect());
     }
     triage::run(sql, ctx, &view)?; // before the gate looks: the batch goes with this tick
+    let idle = view.load.live == 0;
     fire(probes::run(sql, ctx, &mut view)?);
     fire(reviews::run(sql, ctx, &mut view)?); // rule 5
     fire(beads::run(sql, ctx, &mut view)?); // rule 6
     inactivity::run(sql, ctx)?; // rule 7
     escalation::raise_due(sql, ctx)?;
+    fire(container::tell(sql, ctx, &view, idle)?);
     notify::flush_rollup(sql, ctx, &view.config, &view.state)?; // rule 9
     fire(notify::book_posts(sql, ctx, &view.config)?);
     retention::run(sql, ctx)?; // rule 10

@@ -11,7 +11,7 @@ use super::super::error::TownError;
 use super::super::sql::{Sql, first};
 use super::super::state::State;
 use super::super::time::Timestamp;
-use super::super::{drain, escalation, notify, redrive, triage};
+use super::super::{container, drain, escalation, notify, redrive, triage};
 use super::{inactivity, orphans, probes};
 
 /// The one deadline; `None` = nothing can become due by itself.
@@ -32,6 +32,7 @@ pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, Town
         due_now(sql, &view)?,
         candidates::earliest_backoff(sql, &view)?,
         end_of_holds(sql, &view)?,
+        container::next_deadline(&view),
         notify::next_deadline(sql, &view.config, &view.state, ctx.now)?,
     ];
     Ok(times.into_iter().flatten().min())
