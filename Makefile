@@ -87,18 +87,19 @@ target/panic-probe/index.js: $(WORKER_SOURCES)
 	$(call step,worker with panics on demand (as long again))
 	$(call worker,target/panic-probe,--features panic-probe --target-dir target/panic-probe/target)
 
-# The runner (the program in the container) and the simulated container, as the tests and the demo start them.
+# The runner (the program in the container), gt (the command line) and the simulated container, as the tests and the demo
+# start them: target/debug/gastown-runner, target/debug/gt, target/debug/simulated-container.
 .PHONY: programs
 programs: toolchain
-	$(call step,runner and simulated container: cargo build)
+	$(call step,runner - gt - simulated container: cargo build)
 	@cargo build --quiet --workspace --bins
 
 .PHONY: test
 test: test-host test-worker ## every test: host and runner, then the worker in workerd (under 5 minutes when warm)
 
 .PHONY: test-host
-test-host: toolchain ## the tests of the core, the host and the runner (cargo test --workspace)
-	$(call step,host and runner: cargo test (compiling takes the longest; then property tests, then real git and processes))
+test-host: toolchain ## the tests of the core, the host, the runner and gt (cargo test --workspace)
+	$(call step,host - runner - gt: cargo test (compiling takes the longest; then property tests, then real git and processes))
 	@cargo test --workspace
 
 .PHONY: test-worker
