@@ -33,7 +33,7 @@ pub enum BreakerCommand {
         /// Why; it is kept in the audit
         #[arg(long)]
         reason: String,
-        /// For how long: 90s, 30m, 2h [default: the server's]
+        /// For how long: 90s, 30m, 2h; every mode but auto needs an end
         #[arg(long = "for", value_name = "TIME", value_parser = milliseconds)]
         expires: Option<u64>,
     },

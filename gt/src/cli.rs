@@ -16,7 +16,7 @@ use crate::{
     mcp,
     molecule::MolCommand,
     nudge::NudgeArgs,
-    output::Answer,
+    output::{self, Answer},
     own::{self, CheckpointArgs, DoneArgs, StatusArgs},
     places::{RigsArgs, TownsArgs},
     review::RequestChangesArgs,
@@ -255,7 +255,7 @@ impl Cli {
             Command::Completions(CompletionsArgs { shell }) => {
                 let mut script = Vec::new();
                 clap_complete::generate(*shell, &mut Self::command(), "gt", &mut script);
-                print!("{}", String::from_utf8_lossy(&script));
+                output::line(String::from_utf8_lossy(&script).trim_end());
                 return Ok(ExitCode::SUCCESS);
             }
         };

@@ -49,9 +49,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if cli.wants_json() {
-                eprintln!("{}", failure.json());
+                output::note(&failure.json().to_string());
             } else {
-                eprintln!("gt: {}", output::harmless(&failure.explain()));
+                output::note(&format!("gt: {}", failure.explain()));
             }
             failure.exit()
         }

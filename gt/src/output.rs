@@ -46,6 +46,11 @@ pub fn line(text: &str) {
     let _ = out.flush();
 }
 
+/// One line beside the output: what went wrong, or how it goes on.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", harmless(text));
+}
+
 /// Without control characters: a title that an agent wrote must not steer a terminal.
 pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()

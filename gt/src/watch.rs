@@ -8,7 +8,7 @@ use crate::{
     client::{Call, segment, sleep},
     dispatch::{dispatch, explain},
     failure::{Failure, OK, REFUSED},
-    output::{harmless, items, line, short, time, word},
+    output::{harmless, items, line, note, short, time, word},
     resolve,
     socket::{Came, Socket},
 };
@@ -76,7 +76,7 @@ impl Watch<'_> {
             let mut socket = match Socket::open(self.caller) {
                 Ok(socket) => socket,
                 Err(error) => {
-                    eprintln!("gt: no status socket ({}): asking instead", harmless(&error.to_string()));
+                    note(&format!("gt: no status socket ({error}): asking instead"));
                     return Ok(None);
                 }
             };
@@ -117,7 +117,7 @@ impl Watch<'_> {
                 Ok(None) => lost = 0,
                 Err(failure @ Failure::Unreachable { .. }) if lost < PATIENT && events.known => {
                     lost += 1;
-                    eprintln!("gt: {}", harmless(&failure.to_string()));
+                    note(&format!("gt: {failure}"));
                 }
                 Err(failure) => return Err(failure),
             }

@@ -363,6 +363,28 @@ fn whatever_goes_wrong_is_the_tools_error_and_the_session_goes_on() {
 }
 
 #[test]
+fn what_is_no_message_does_not_end_the_session() {
+    let world = World::agent("polecat");
+    let (mut session, _) = Session::open(&world);
+    for line in ["no json", "{\"jsonrpc\": \"2.0\"", "[]", ""] {
+        writeln!(session.to.as_mut().unwrap(), "{line}").unwrap();
+    }
+    let mut answers = 0;
+    session.say(&json!({"jsonrpc": "2.0", "id": "last", "method": "ping"}));
+    loop {
+        let mut line = String::new();
+        assert_ne!(session.from.read_line(&mut line).unwrap(), 0, "the session ended after {answers} answers");
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        if answer["id"] == "last" {
+            break;
+        }
+        assert!(answer["error"].is_object(), "{answer}");
+        answers += 1;
+    }
+    session.close();
+}
+
+#[test]
 fn a_token_renewed_in_a_session_is_kept() {
     let world = World::agent("polecat");
     let status = format!("POST /api/towns/{TOWN}/rigs/{RIG}/agents/{AGENT}/status");
