@@ -110,8 +110,13 @@ fn arbitrary_bytes_never_panic_the_pure_edge() {
         assert!(token::verify(&text, SECRET, NOW).is_err() || text == right, "{text} is a token");
         let _ = token::verify_for_refresh(&text, SECRET, NOW);
         let Some(matched) = route::find("GET", "/api/towns/t/attempts") else { panic!("a route") };
-        let policy = Policy { secret: Some(SECRET), environment: "production", auth: &text };
-        let caller = Credentials { authorization: Some(&text), agent_id: Some(&text), dispatch_id: Some(&text) };
+        let policy = Policy { secret: Some(SECRET), environment: "production", auth: &text, internal_secret: None };
+        let caller = Credentials {
+            authorization: Some(&text),
+            agent_id: Some(&text),
+            dispatch_id: Some(&text),
+            internal_secret: Some(&text),
+        };
         if let Err(refusal) = auth::admit(&matched, caller, policy, NOW) {
             readable(&refusal.answer(), &|| format!("seed {seed}: {text}"));
         }

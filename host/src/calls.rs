@@ -8,14 +8,17 @@
 //! | `ObserveAgents` | `GET /health`; if it answered, `GET /agents/:id/status` of each, as many at once as are free |
 //! | `ProbeContainer` | `GET /health` every 2 s until it answers 2xx or the boot timeout ends |
 //! | `TellContainer` | `POST /refresh-token` or `POST /sync-config` |
+//! | `MessageAgent` | `POST /agents/:id/message {prompt}` |
 //! | `PostWebhook` | `POST` |
 //!
 //! Time limits are those of `policy.rs`; a start brings its own.
 
 use crate::fault::{Said, SimAnswer};
-use gastown::town::effect::{Answer, Effect, Health, Observe, Outcome, PostWebhook, StartAgent, StopAgent, Tell};
+use gastown::town::effect::{
+    Answer, Effect, Health, MessageAgent, Observe, Outcome, PostWebhook, StartAgent, StopAgent, Tell,
+};
 use gastown::town::id::AttemptId;
-use gastown::town::policy::{ANSWER_BYTES, LOOK_TIMEOUT, STOP_TIMEOUT, WEBHOOK_TIMEOUT};
+use gastown::town::policy::{ANSWER_BYTES, LOOK_TIMEOUT, MESSAGE_TIMEOUT, STOP_TIMEOUT, WEBHOOK_TIMEOUT};
 use gastown::town::time::{Millis, SECOND, Timestamp};
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
@@ -97,6 +100,7 @@ enum Script {
     Probe { scope: String, generation: u32, until: Timestamp },
     Tell { what: Tell, until: Timestamp },
     Webhook(PostWebhook),
+    Message(MessageAgent),
 }
 
 /// What the calls on their way are about.
@@ -152,6 +156,7 @@ impl Job {
             }
             Effect::TellContainer { what, until } => (false, Vec::new(), Script::Tell { what, until }),
             Effect::PostWebhook(post) => (false, Vec::new(), Script::Webhook(post)),
+            Effect::MessageAgent(message) => (false, vec![message.agent_id.0.clone()], Script::Message(message)),
             Effect::ReportToFleet(_) | Effect::Emit(_) => return None,
         };
         Some(Self { id, is_start, agents, flights: Vec::new(), paused_until: None, script })
@@ -166,6 +171,7 @@ impl Job {
             Script::Probe { .. } => "ProbeContainer",
             Script::Tell { .. } => "TellContainer",
             Script::Webhook(_) => "PostWebhook",
+            Script::Message(_) => "MessageAgent",
         }
     }
 
@@ -237,6 +243,19 @@ impl Job {
                     Next::Call(vec![to_container("POST", path.to_owned(), "{}".to_owned(), LOOK_TIMEOUT)])
                 }
                 Some(answer) => Next::End(Outcome::Told { what: *what, until: *until, answer }),
+            },
+            Script::Message(message) => match landed.into_iter().next() {
+                None => Next::Call(vec![to_container(
+                    "POST",
+                    format!("/agents/{}/message", message.agent_id),
+                    json!({"prompt": message.prompt}).to_string(),
+                    MESSAGE_TIMEOUT,
+                )]),
+                Some(answer) => Next::End(Outcome::Messaged {
+                    agent_id: message.agent_id.clone(),
+                    message_id: message.message_id.clone(),
+                    answer,
+                }),
             },
             Script::Webhook(post) => match landed.into_iter().next() {
                 None => Next::Call(vec![Call {

@@ -8,12 +8,12 @@
 use crate::behaviour::{Behaviour, BehaviourScript, Ending, HEARTBEAT, Says, Started, Voice, exit_in};
 use crate::fault::{Endpoint, Faults, SimAnswer, through};
 use crate::ids::SeededIds;
-use crate::ledger::{self, RealStart, SignOfLife};
+use crate::ledger::{self, RealStart, SignOfLife, Told};
 use gastown::town::effect::StartRequest;
 use gastown::town::id::{AgentId, Ids};
 use gastown::town::time::{MINUTE, Millis, Timestamp};
 use serde_json::{Value as Json, json};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long a draining container waits for its agents (`protocol.md` 4.8).
 pub const DRAIN_GRACE: Millis = 5 * MINUTE;
@@ -91,6 +91,9 @@ pub struct Container {
     live: BTreeMap<String, Process>,
     ended: BTreeMap<String, Process>,
     starts: Vec<RealStart>,
+    told: Vec<Told>,
+    /// Mayors whose session the predecessor's container would resume.
+    sessions: BTreeSet<String>,
     signs: BTreeMap<String, SignOfLife>,
 }
 
@@ -121,6 +124,8 @@ impl Container {
             live: BTreeMap::new(),
             ended: BTreeMap::new(),
             starts: Vec::new(),
+            told: Vec::new(),
+            sessions: BTreeSet::new(),
             signs: BTreeMap::new(),
         }
     }
@@ -241,6 +246,13 @@ impl Container {
         ledger::twice(&self.starts)
     }
 
+    /// Everything that a process was really told, oldest first, whatever became of the answers. The predecessor's mayor
+    /// does not read the prompt of a start that resumes its session (`protocol.md` 7, point 19).
+    #[must_use]
+    pub fn told(&self) -> &[Told] {
+        &self.told
+    }
+
     // ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// A call arrives. `body` is the raw request body, empty for a GET.
@@ -313,6 +325,10 @@ impl Container {
         if let Some(process) = self.live.remove(&agent_id) {
             self.starts[process.start].replaced = true;
             self.bury(agent_id.clone(), process, now, "exited", "stopped");
+        }
+        let resumes = request.role == "mayor" && !self.knows_dispatches() && !self.sessions.insert(agent_id.clone());
+        if request.role == "mayor" && !resumes {
+            self.told.push(Told { at: now, agent_id: agent_id.clone(), prompt: request.prompt.clone() });
         }
         let behaviour = (self.behaviour)(Started { now, request: &request, nth: self.starts.len() });
         self.starts.push(RealStart {
@@ -392,6 +408,7 @@ impl Container {
         };
         process.messages += 1;
         process.last_activity_at = now;
+        self.told.push(Told { at: now, agent_id: agent_id.to_owned(), prompt: prompt.clone() });
         if let Some(ms) = prompt.lines().find_map(exit_in).filter(|_| obeys) {
             process.ends = Some((now.plus(ms), Ending::Exited { reason: "completed".to_owned() }));
         }

@@ -3,6 +3,17 @@
 use gastown::town::time::Timestamp;
 use std::collections::BTreeMap;
 
+/// What a process was really told: the prompt of a mayor's start, or a message to any agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub agent_id: String,
+    /// What.
+    pub prompt: String,
+}
+
 /// One process that really started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealStart {

@@ -102,6 +102,7 @@ fn keys(effect: &Effect) -> Vec<String> {
         Effect::ProbeContainer { scope, .. } => vec![format!("probe {scope}")],
         Effect::TellContainer { what, .. } => vec![format!("tell {what:?}")],
         Effect::PostWebhook(post) => vec![format!("post {}", post.delivery_id)],
+        Effect::MessageAgent(m) => vec![format!("message {}", m.agent_id)],
         Effect::ReportToFleet(_) => vec!["report".to_owned()],
         Effect::Emit(_) => Vec::new(),
     }
@@ -115,6 +116,7 @@ fn brief(effect: &Effect) -> String {
         Effect::ProbeContainer { scope, generation, .. } => format!("probe {scope} in generation {generation}"),
         Effect::TellContainer { what, .. } => format!("tell {what:?}"),
         Effect::PostWebhook(post) => format!("post {}", post.delivery_id),
+        Effect::MessageAgent(m) => format!("message {}: {}", m.agent_id.short(), cut(m.prompt.clone())),
         Effect::ReportToFleet(report) => cut(format!("{report:?}")),
         Effect::Emit(point) => point.event.to_owned(),
     }

@@ -391,8 +391,11 @@ CREATE TABLE mail (
   subject       TEXT NOT NULL,
   body          TEXT NOT NULL,
   created_at    INTEGER NOT NULL,
-  delivered_at  INTEGER
+  delivered_at  INTEGER,
+  -- 1 = a person's message to the mayor: the mayor is started for it
+  wakes         INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID, STRICT;
+CREATE INDEX mail_wakes ON mail (seq) WHERE wakes = 1 AND delivered_at IS NULL;
 CREATE INDEX mail_by_seq ON mail (seq);
 CREATE INDEX mail_to ON mail (to_agent_id, seq);
 CREATE INDEX mail_undelivered ON mail (to_agent_id, seq) WHERE delivered_at IS NULL;

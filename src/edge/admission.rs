@@ -30,6 +30,8 @@ impl Lane {
             | Route::Done
             | Route::Completed
             | Route::EvictionContext
+            | Route::Waiting
+            | Route::NudgeDelivered
             | Route::ContainerEviction
             | Route::ContainerReady
             | Route::CompleteReview

@@ -7,7 +7,7 @@ use serde_json::json;
 const SECRET: &str = "a-secret-of-tests";
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const S: i64 = 1_800_000_000;
-const LIVE: Policy<'_> = Policy { secret: Some(SECRET), environment: "production", auth: "" };
+const LIVE: Policy<'_> = Policy { secret: Some(SECRET), environment: "production", auth: "", internal_secret: None };
 const RIG: &str = "/api/towns/t/rigs/r/beads";
 const AGENT: &str = "/api/towns/t/rigs/r/agents/a/prime";
 const CONFIG: &str = "/api/towns/t/config";
@@ -31,7 +31,12 @@ fn at(method: &str, path: &str) -> Matched {
     route::find(method, path).unwrap_or_else(|| panic!("{method} {path}"))
 }
 fn try_in(method: &str, path: &str, authorization: &str, agent: &str) -> Result<Admitted, Refusal> {
-    let caller = Credentials { authorization: Some(authorization), agent_id: Some(agent), dispatch_id: Some("d1") };
+    let caller = Credentials {
+        authorization: Some(authorization),
+        agent_id: Some(agent),
+        dispatch_id: Some("d1"),
+        ..Credentials::default()
+    };
     admit(&at(method, path), caller, LIVE, NOW)
 }
 fn text(r: Result<Admitted, Refusal>) -> (u16, String) {
@@ -42,7 +47,7 @@ fn text(r: Result<Admitted, Refusal>) -> (u16, String) {
 #[test]
 fn without_a_secret_nobody_gets_in_not_even_with_auth_off() {
     for secret in [None, Some(""), Some("  ")] {
-        let policy = Policy { secret, environment: "development", auth: "off" };
+        let policy = Policy { secret, environment: "development", auth: "off", internal_secret: None };
         for (_, method, pattern, _) in route::TABLE {
             let e = admit(&at(method, &pattern.replace(':', "x-")), Credentials::default(), policy, NOW);
             assert_eq!(e.unwrap_err().status, 503, "{method} {pattern}");
@@ -52,9 +57,10 @@ fn without_a_secret_nobody_gets_in_not_even_with_auth_off() {
 
 #[test]
 fn without_a_token_every_route_is_401() {
-    for (_, method, pattern, _) in route::TABLE {
+    for (kind, method, pattern, _) in route::TABLE {
         let e = admit(&at(method, &pattern.replace(':', "x-")), Credentials::default(), LIVE, NOW);
-        assert_eq!(text(e), (401, "Authentication required".into()), "{method} {pattern}");
+        let wanted = if *kind == Kind::Internal { "Unauthorized" } else { "Authentication required" };
+        assert_eq!(text(e), (401, wanted.into()), "{method} {pattern}");
     }
     assert_eq!(text(try_in("GET", RIG, "Basic abc", "")), (401, "Authentication required".into()));
     assert_eq!(text(try_in("GET", RIG, "Bearer ", "")), (401, "Authentication required".into()));
@@ -63,17 +69,17 @@ fn without_a_token_every_route_is_401() {
 #[test]
 fn environment_alone_turns_nothing_off_and_neither_does_auth_alone() {
     for (environment, auth) in [("development", ""), ("production", "off"), ("development", "on")] {
-        let policy = Policy { secret: Some(SECRET), environment, auth };
+        let policy = Policy { secret: Some(SECRET), environment, auth, internal_secret: None };
         assert!(admit(&at("GET", CONFIG), Credentials::default(), policy, NOW).is_err());
     }
-    let off = Policy { secret: Some(SECRET), environment: "development", auth: "off" };
+    let off = Policy { secret: Some(SECRET), environment: "development", auth: "off", internal_secret: None };
     let got = admit(&at("GET", CONFIG), Credentials::default(), off, NOW).unwrap();
     assert_eq!(got.actor.label(), "operator:development");
 }
 
 #[test]
 fn with_auth_off_the_agent_is_the_headers_and_the_user_is_the_paths() {
-    let off = Policy { secret: Some(SECRET), environment: "development", auth: "off" };
+    let off = Policy { secret: Some(SECRET), environment: "development", auth: "off", internal_secret: None };
     let header = Credentials { agent_id: Some("a9"), ..Credentials::default() };
     let got = admit(&at("GET", RIG), header, off, NOW).unwrap();
     assert_eq!(got.actor.agent().unwrap().as_str(), "a9");
@@ -81,6 +87,33 @@ fn with_auth_off_the_agent_is_the_headers_and_the_user_is_the_paths() {
     assert_eq!(got.actor.label(), "user:ann");
     let got = admit(&at("PUT", "/api/towns/t/breakers/town"), header, off, NOW).unwrap();
     assert_eq!(got.actor.label(), "operator:development", "a person's route is never an agent's");
+}
+
+#[test]
+fn an_internal_route_opens_for_its_own_secret_only_and_for_nobody_where_there_is_none() {
+    const INTERNAL: &str = "/api/internal/towns/t/mayor/message";
+    let try_in = |configured: Option<&'static str>, given: Option<&'static str>, auth: &'static str| {
+        let bearer = operator();
+        let policy = Policy { secret: Some(SECRET), environment: "development", auth, internal_secret: configured };
+        let caller = Credentials { authorization: Some(&bearer), internal_secret: given, ..Credentials::default() };
+        admit(&at("POST", INTERNAL), caller, policy, NOW)
+    };
+    let got = try_in(Some("s3cret"), Some("s3cret"), "").unwrap();
+    assert_eq!((got.actor.label().as_str(), got.ownership), ("operator:internal", Ownership::Exists));
+    for (configured, given) in [
+        (Some("s3cret"), None),
+        (Some("s3cret"), Some("")),
+        (Some("s3cret"), Some("s3cret ")),
+        (Some("s3cret"), Some("S3cret")),
+        (None, Some("s3cret")),
+        (None, None),
+        (Some(""), Some("")),
+        (Some(" "), Some(" ")),
+    ] {
+        for auth in ["", "off"] {
+            assert_eq!(text(try_in(configured, given, auth)), (401, "Unauthorized".into()), "{configured:?} {given:?}");
+        }
+    }
 }
 
 #[test]

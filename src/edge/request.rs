@@ -12,7 +12,7 @@ use super::{
 use crate::town::{
     command::{Actor, AttemptFilter, BeadFilter, BeadPatch, Command, Heartbeat, NewBead, Page},
     id::{AgentId, BeadId, RigId},
-    policy::{HEARTBEATS_MAX, STATUS_MESSAGE_CHARS, STEP_SUMMARY_CHARS},
+    policy::{CONTEXT_CHARS, HEARTBEATS_MAX, STATUS_MESSAGE_CHARS, STEP_SUMMARY_CHARS},
 };
 use serde_json::Value as Json;
 
@@ -207,6 +207,56 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             speaks_for(actor, "from_agent_id", &from_agent_id)?;
             command
         }
+        Route::MayorMail => {
+            let mut f = Fields::required(body);
+            let (from_agent_id, to_agent_id) = (f.text("from_agent_id"), f.text("to_agent_id"));
+            f.text("rig_id");
+            let (subject, body) = (f.text("subject"), f.text("body"));
+            let from = from_agent_id.clone();
+            let command = f.done(Command::SendMail { from_agent_id, to_agent_id, subject, body })?;
+            speaks_for(actor, "from_agent_id", &from)?;
+            command
+        }
+        Route::MessageMayor | Route::InternalMessage => {
+            let mut f = Fields::required(body);
+            let message = f.text("message");
+            let ui_context = f.opt_text("uiContext");
+            if ui_context.as_ref().is_some_and(|c| c.chars().count() > CONTEXT_CHARS) {
+                f.wrong("too_big", "uiContext", &format!("at most {CONTEXT_CHARS} characters"));
+            }
+            f.done(Command::MessageMayor { message, ui_context })?
+        }
+        Route::EnsureMayor => Command::EnsureMayor,
+        Route::MayorStatus => Command::MayorStatus,
+        Route::ConfigureMayor => Command::ConfigureMayor,
+        Route::MayorCompleted => {
+            let mut f = Fields::required(body);
+            let (status, reason) = (f.word("status", &["completed", "failed"]), f.opt_text("reason"));
+            f.done(Command::MayorCompleted { status, reason })?
+        }
+        Route::DestroyMayor => Command::DestroyMayor,
+        Route::DashboardContext => {
+            let mut f = Fields::required(body);
+            let context = f.short_text("context", CONTEXT_CHARS);
+            f.done(Command::DashboardContext { context })?
+        }
+        Route::MayorId => Command::MayorId,
+        Route::Waiting => {
+            // As a heartbeat: what cannot be read is as if it had not been said.
+            Command::Waiting { agent_id: agent_id(), fired_at: body.json().get("firedAt").and_then(Json::as_i64) }
+        }
+        Route::Nudge => {
+            let mut f = Fields::required(body);
+            let (target, message) = (AgentId(f.text("target_agent_id")), f.text("message"));
+            let mode = f.opt_word("mode", &["wait-idle", "immediate", "queue"]);
+            f.done(Command::Nudge { target, message, mode })?
+        }
+        Route::PendingNudges | Route::MayorNudges => Command::PendingNudges { agent_id: agent_id() },
+        Route::NudgeDelivered => {
+            let mut f = Fields::required(body);
+            let nudge_id = f.text("nudge_id");
+            f.done(Command::NudgeDelivered { agent_id: agent_id(), nudge_id })?
+        }
         Route::ListMail => Command::ListMail { to: query.text("to"), page: page()? },
         Route::CompleteReview => {
             let mut f = Fields::required(body);
@@ -252,7 +302,7 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
         Route::ListEscalations => {
             Command::ListEscalations { acknowledged: query.get("acknowledged").map(|v| v == "true") }
         }
-        Route::AcknowledgeEscalation => {
+        Route::AcknowledgeEscalation | Route::MayorAcknowledge => {
             Command::AcknowledgeEscalation { escalation_id: BeadId::from(matched.param("escalation")) }
         }
         Route::ListNotifications => Command::ListNotifications { page: page()? },

@@ -23,6 +23,8 @@ pub enum Kind {
     Container,
     /// A container token that may have expired (C-exp).
     Refresh,
+    /// Another service, by a secret of its own (I).
+    Internal,
 }
 
 macro_rules! routes {
@@ -81,6 +83,17 @@ routes! {
     Town "GET" "/api/towns/:town/audit" => ListAudit,
     Town "GET" "/debug/towns/:town/status" => DebugStatus,
 
+    // The mayor (`protocol.md` 3.5).
+    Town "POST" "/api/towns/:town/mayor/message" => MessageMayor,
+    Internal "POST" "/api/internal/towns/:town/mayor/message" => InternalMessage,
+    Town "GET" "/api/towns/:town/mayor/status" => MayorStatus,
+    Town "POST" "/api/towns/:town/mayor/ensure" => EnsureMayor,
+    Town "POST" "/api/towns/:town/mayor/configure" => ConfigureMayor,
+    Town "POST" "/api/towns/:town/mayor/completed" => MayorCompleted,
+    Town "POST" "/api/towns/:town/mayor/destroy" => DestroyMayor,
+    Town "POST" "/api/towns/:town/mayor/dashboard-context" => DashboardContext,
+    TownOrContainer "GET" "/api/towns/:town/mayor-id" => MayorId,
+
     // The container (`protocol.md` 3.2).
     Refresh "POST" "/api/towns/:town/refresh-container-token" => RefreshContainerToken,
     Container "POST" "/api/towns/:town/container-eviction" => ContainerEviction,
@@ -114,12 +127,16 @@ routes! {
     Agent "GET" "/api/towns/:town/rigs/:rig/agents/:agent/mail" => ReadMail,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/heartbeat" => Heartbeat,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/completed" => Completed,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/waiting" => Waiting,
+    Agent "GET" "/api/towns/:town/rigs/:rig/agents/:agent/pending-nudges" => PendingNudges,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/nudge-delivered" => NudgeDelivered,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/eviction-context" => EvictionContext,
     Agent "GET" "/api/towns/:town/rigs/:rig/agents/:agent/molecule/current" => CurrentStep,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/molecule/advance" => AdvanceStep,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/hook" => Hook,
     Agent "DELETE" "/api/towns/:town/rigs/:rig/agents/:agent/hook" => Unhook,
     Rig "POST" "/api/towns/:town/rigs/:rig/mail" => SendMail,
+    Rig "POST" "/api/towns/:town/rigs/:rig/nudge" => Nudge,
     Rig "GET" "/api/towns/:town/rigs/:rig/beads/:bead" => GetBead,
     Rig "POST" "/api/towns/:town/rigs/:rig/beads/:bead/close" => CloseBead,
     Rig "POST" "/api/towns/:town/rigs/:rig/escalations" => Escalate,
@@ -144,6 +161,9 @@ routes! {
     // The mayor's tools (`protocol.md` 3.4); the rest comes with the mayor.
     Mayor "POST" "/api/mayor/:town/tools/sling" => MayorSling,
     Mayor "GET" "/api/mayor/:town/tools/rigs" => MayorRigs,
+    Mayor "POST" "/api/mayor/:town/tools/mail" => MayorMail,
+    Mayor "GET" "/api/mayor/:town/tools/rigs/:rig/agents/:agent/pending-nudges" => MayorNudges,
+    Mayor "POST" "/api/mayor/:town/tools/escalations/:escalation/acknowledge" => MayorAcknowledge,
     Mayor "PATCH" "/api/mayor/:town/tools/rigs/:rig/beads/:bead" => UpdateBead,
 }
 
@@ -247,7 +267,9 @@ mod tests {
                 Kind::User => &[":user"],
                 Kind::Agent => &[":town", ":rig", ":agent"],
                 Kind::Rig => &[":town", ":rig"],
-                Kind::Town | Kind::TownOrContainer | Kind::Mayor | Kind::Container | Kind::Refresh => &[":town"],
+                Kind::Town | Kind::TownOrContainer | Kind::Mayor | Kind::Container | Kind::Refresh | Kind::Internal => {
+                    &[":town"]
+                }
             };
             for part in needs {
                 assert!(pattern.split('/').any(|s| s == *part), "{kind:?} {pattern} lacks {part}");

@@ -136,10 +136,12 @@ impl Door<'_> {
         let header = |name: &str| req.headers().get(name).ok().flatten();
         let (authorization, agent_id) = (header("Authorization"), header("X-Gastown-Agent-Id"));
         let (dispatch_id, length) = (header("X-Gastown-Dispatch-Id"), header("Content-Length"));
+        let internal_secret = header("X-Internal-Secret");
         let caller = Credentials {
             authorization: authorization.as_deref(),
             agent_id: agent_id.as_deref(),
             dispatch_id: dispatch_id.as_deref(),
+            internal_secret: internal_secret.as_deref(),
         };
         if self.matched.kind == Kind::Refresh {
             return self.refresh(caller).await;

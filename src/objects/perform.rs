@@ -122,6 +122,11 @@ impl Performer {
                     let answer = self.tell(what, whose).await;
                     Some(Outcome::Told { what, until, answer })
                 }
+                Effect::MessageAgent(message) => {
+                    let call = self.container().message(&message.agent_id, &message.prompt);
+                    let answer = self.ask(call).await;
+                    Some(Outcome::Messaged { agent_id: message.agent_id, message_id: message.message_id, answer })
+                }
                 Effect::PostWebhook(hook) => {
                     let delivery_id = hook.delivery_id.clone();
                     let slot = self.calls.acquire().await;
@@ -303,6 +308,7 @@ pub fn agents_of(effect: &Effect) -> Vec<AgentId> {
             std::iter::once(start.agent_id.clone()).chain(stops).collect()
         }
         Effect::StopAgent(stop) => vec![stop.agent_id.clone()],
+        Effect::MessageAgent(message) => vec![message.agent_id.clone()],
         Effect::ObserveAgents(agents) => agents.iter().map(|o| o.agent_id.clone()).collect(),
         Effect::ProbeContainer { .. }
         | Effect::TellContainer { .. }

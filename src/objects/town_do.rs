@@ -238,7 +238,9 @@ impl TownDO {
             Ok(order) => order,
             Err(refusal) => return refusal.answer(),
         };
-        let style = if route == Some(Route::DebugStatus) { Style::Bare } else { Style::Enveloped };
+        // `mayor-id` has its fields beside `success`.
+        let bare = matches!(route, Some(Route::DebugStatus | Route::MayorId));
+        let style = if bare { Style::Bare } else { Style::Enveloped };
         let shows_cost = matches!(route, Some(Route::GetDispatch | Route::DebugStatus));
         let resumed = match self.resume() {
             Ok(resumed) => resumed,

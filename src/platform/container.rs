@@ -11,7 +11,7 @@ use crate::town::{
     container::Outfit,
     effect::{Answer, Health, StartRequest, Tell},
     id::{AgentId, AttemptId},
-    policy::{LOOK_TIMEOUT, STOP_TIMEOUT, TOWN_CONFIG_BYTES},
+    policy::{LOOK_TIMEOUT, MESSAGE_TIMEOUT, STOP_TIMEOUT, TOWN_CONFIG_BYTES},
     time::{Millis, SECOND},
 };
 use futures_util::future::LocalBoxFuture;
@@ -41,6 +41,8 @@ pub trait ContainerClient {
     fn start(&self, request: &StartRequest, headers: Headers, timeout: Millis) -> Call;
     /// `POST /agents/:id/stop`, naming the attempt whose process is meant.
     fn stop(&self, agent: &AgentId, attempt: &AttemptId) -> Call;
+    /// `POST /agents/:id/message`.
+    fn message(&self, agent: &AgentId, prompt: &str) -> Call;
     /// `GET /agents/:id/status`.
     fn status(&self, agent: &AgentId) -> Call;
     /// `GET /health`.
@@ -154,6 +156,11 @@ impl ContainerClient for ControlServer {
         let path = format!("/agents/{}/stop", segment(agent));
         self.call("POST", &path, Vec::new(), Some(body), STOP_TIMEOUT)
     }
+    fn message(&self, agent: &AgentId, prompt: &str) -> Call {
+        let body = json!({ "prompt": prompt }).to_string();
+        let path = format!("/agents/{}/message", segment(agent));
+        self.call("POST", &path, Vec::new(), Some(body), MESSAGE_TIMEOUT)
+    }
     fn status(&self, agent: &AgentId) -> Call {
         let path = format!("/agents/{}/status", segment(agent));
         self.call("GET", &path, Vec::new(), None, LOOK_TIMEOUT)
@@ -182,6 +189,9 @@ impl ContainerClient for NoContainer {
         nowhere()
     }
     fn stop(&self, _: &AgentId, _: &AttemptId) -> Call {
+        nowhere()
+    }
+    fn message(&self, _: &AgentId, _: &str) -> Call {
         nowhere()
     }
     fn status(&self, _: &AgentId) -> Call {

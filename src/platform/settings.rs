@@ -8,6 +8,8 @@ use worker::Env;
 pub struct Settings {
     /// `GASTOWN_JWT_SECRET`.
     pub secret: Option<String>,
+    /// `INTERNAL_SECRET`: what another service shows at the internal routes; without it they are closed.
+    pub internal_secret: Option<String>,
     /// `ENVIRONMENT`.
     pub environment: String,
     /// `AUTH`.
@@ -29,6 +31,7 @@ impl Settings {
         let base = |url: String| url.trim().trim_end_matches('/').to_owned();
         Self {
             secret: var("GASTOWN_JWT_SECRET"),
+            internal_secret: var("INTERNAL_SECRET"),
             environment: var("ENVIRONMENT").unwrap_or_default(),
             auth: var("AUTH").unwrap_or_default(),
             allowed_origins: var("ALLOWED_ORIGINS").unwrap_or_default(),
@@ -39,6 +42,11 @@ impl Settings {
     /// What decides who gets in.
     #[must_use]
     pub fn policy(&self) -> Policy<'_> {
-        Policy { secret: self.secret.as_deref(), environment: &self.environment, auth: &self.auth }
+        Policy {
+            secret: self.secret.as_deref(),
+            environment: &self.environment,
+            auth: &self.auth,
+            internal_secret: self.internal_secret.as_deref(),
+        }
     }
 }

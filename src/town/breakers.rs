@@ -225,8 +225,17 @@ fn follow(
     Ok(())
 }
 
-/// Beads whose last failure was not theirs become due now with streak 0 (`design.md` 5.5).
+/// Beads whose last failure was not theirs become due now with streak 0 (`design.md` 5.5), and so does the mayor.
 fn free_the_blameless(sql: &dyn Sql, scope: &Scope) -> Result<(), TownError> {
+    if *scope == Scope::Town {
+        sql.execute(
+            "UPDATE agents
+             SET failure_streak = 0, next_dispatch_at = NULL
+             WHERE agent_id = (SELECT mayor_agent_id FROM town) AND next_dispatch_at IS NOT NULL
+               AND (SELECT t.charged FROM attempts t WHERE t.agent_id = agents.agent_id ORDER BY t.seq DESC LIMIT 1) = 0",
+            &[],
+        )?;
+    }
     match scope {
         Scope::Town => sql.execute(
             "UPDATE beads

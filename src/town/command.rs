@@ -253,6 +253,32 @@ pub enum Command {
     /// `POST …/review-queue`: submits a branch for review as `done` does.
     SubmitReview { rig_id: RigId, agent_id: AgentId, bead_id: BeadId, branch: String, summary: Option<String> },
 
+    // ── the mayor, and nudges ────────────────────────────────────────────────────────────────────────────────
+    /// `POST /api/towns/:t/mayor/message`.
+    MessageMayor { message: String, ui_context: Option<String> },
+    /// `POST …/mayor/ensure`.
+    EnsureMayor,
+    /// `GET …/mayor/status`.
+    MayorStatus,
+    /// `POST …/mayor/configure`: nothing is configured there.
+    ConfigureMayor,
+    /// `POST …/mayor/completed`.
+    MayorCompleted { status: String, reason: Option<String> },
+    /// `POST …/mayor/destroy`.
+    DestroyMayor,
+    /// `POST …/mayor/dashboard-context`.
+    DashboardContext { context: String },
+    /// `GET /api/towns/:t/mayor-id`.
+    MayorId,
+    /// `POST …/agents/:a/waiting`; milliseconds since 1970.
+    Waiting { agent_id: AgentId, fired_at: Option<i64> },
+    /// `POST …/nudge`.
+    Nudge { target: AgentId, message: String, mode: Option<String> },
+    /// `GET …/agents/:a/pending-nudges`: delivers nothing.
+    PendingNudges { agent_id: AgentId },
+    /// `POST …/agents/:a/nudge-delivered`.
+    NudgeDelivered { agent_id: AgentId, nudge_id: String },
+
     // ── escalations and notifications ────────────────────────────────────────────────────────────────────────
     /// `POST …/escalations`.
     Escalate { rig_id: RigId, title: String, body: Option<String>, priority: Option<String>, metadata: Option<Json> },

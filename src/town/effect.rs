@@ -33,6 +33,8 @@ pub enum Effect {
         /// When it is told again if this telling comes to nothing; handed back with the outcome.
         until: Timestamp,
     },
+    /// `POST /agents/:id/message` (10 s). Booked by the agent's row of `lines`, which carries a lease.
+    MessageAgent(MessageAgent),
     /// `POST` to the town's webhook (10 s). Booked by a row of `deliveries`.
     PostWebhook(PostWebhook),
     /// Tells the fleet how this town stands. Lost reports are repaired by the next one.
@@ -82,10 +84,33 @@ pub struct StartRequest {
     pub start_point: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lightweight: Option<bool>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rigs: Vec<BrowsedRig>,
     #[serde(default)]
     pub dispatch_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub review: Option<ReviewRequest>,
+}
+
+/// A rig whose checkout the mayor may read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "the fields are the wire's own names, documented in protocol.md 4.4")]
+pub struct BrowsedRig {
+    pub rig_id: String,
+    pub git_url: String,
+    pub default_branch: String,
+}
+
+/// Words for an agent that lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageAgent {
+    /// Which message: handed back with the outcome.
+    pub message_id: String,
+    /// For whom.
+    pub agent_id: AgentId,
+    /// What: `{prompt}`.
+    pub prompt: String,
 }
 
 /// What a refinery is asked to review.
@@ -258,6 +283,15 @@ pub enum Outcome {
         what: Tell,
         /// The due time that was booked for it.
         until: Timestamp,
+        /// What the container said.
+        answer: Answer,
+    },
+    /// A message was answered, or not.
+    Messaged {
+        /// Its agent.
+        agent_id: AgentId,
+        /// Which message.
+        message_id: String,
         /// What the container said.
         answer: Answer,
     },

@@ -9,9 +9,10 @@ use super::command::Page;
 use super::error::TownError;
 use super::event::{self, Happening};
 use super::id::{AgentId, BeadId};
+use super::live;
 use super::notify;
 use super::policy::{MAIL_AT_ONCE, MESSAGE_BYTES, NOTIFICATION_RETENTION, RULE_ROWS, TITLE_BYTES};
-use super::sql::{Row, Sql, SqlError, each, first};
+use super::sql::{Row, Sql, SqlError, any, each, first};
 use super::state::{self, State};
 use super::time::Timestamp;
 use serde::Serialize;
@@ -112,26 +113,57 @@ pub(super) fn post(
             },
         )?;
     }
-    Ok(())
+    live::wanted(sql, ctx, to)
 }
 
 /// Hands an agent its undelivered mail, oldest first, and marks exactly that delivered.
 ///
 /// The answer is the snapshot before delivery: `delivered` is false in it. What exceeds the bound comes next time.
 pub fn take(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId) -> Result<Vec<Mail>, TownError> {
-    let rows = sql.query(
-        "SELECT id, from_agent_id, to_agent_id, subject, body, created_at, delivered_at
-         FROM mail
-         WHERE to_agent_id = ?1
-           AND delivered_at IS NULL
-         ORDER BY seq
-         LIMIT ?2",
-        &[agent.into(), MAIL_AT_ONCE.into()],
-    )?;
-    let mail: Vec<Mail> = each(&rows, read)?;
+    let mail: Vec<Mail> = waiting(sql, agent, MAIL_AT_ONCE)?.into_iter().map(|(mail, _)| mail).collect();
     let ids: Vec<&str> = mail.iter().map(|m| m.id.as_str()).collect();
     delivered(sql, ctx, &ids)?;
     Ok(mail)
+}
+
+/// The oldest mail that waits for an agent, and of each whether it is a person's message to the mayor. What a message in
+/// the air or a start holds is not among it.
+pub fn waiting(sql: &dyn Sql, agent: &AgentId, limit: u32) -> Result<Vec<(Mail, bool)>, TownError> {
+    let rows = sql.query(
+        "SELECT id, from_agent_id, to_agent_id, subject, body, created_at, delivered_at, wakes
+         FROM mail
+         WHERE to_agent_id = ?1
+           AND delivered_at IS NULL
+           AND id NOT IN (SELECT j.value FROM lines l, json_each(l.items) j WHERE l.agent_id = ?1
+                          UNION ALL
+                          SELECT j.value FROM lines l, json_each(l.carried) j WHERE l.agent_id = ?1)
+         ORDER BY seq
+         LIMIT ?2",
+        &[agent.into(), limit.into()],
+    )?;
+    Ok(each(&rows, |r| Ok((read(r)?, r.flag(7)?)))?)
+}
+
+/// Writes a person's message to the mayor: mail that starts it if it sleeps.
+pub fn wake(sql: &dyn Sql, ctx: &Ctx<'_>, from: &str, mayor: &AgentId, message: &str) -> Result<(), TownError> {
+    let id = send(sql, ctx, from, mayor, "message", message)?;
+    sql.execute("UPDATE mail SET wakes = 1 WHERE id = ?1", &[id.into()])?;
+    Ok(())
+}
+
+/// True if a person's message waits for the mayor and is neither in the air nor travels with a start.
+pub fn wakes(sql: &dyn Sql) -> Result<bool, TownError> {
+    Ok(any(
+        sql,
+        "SELECT 1
+         FROM mail INDEXED BY mail_wakes
+         WHERE wakes = 1 AND delivered_at IS NULL
+           AND id NOT IN (SELECT j.value FROM lines l, json_each(l.items) j WHERE l.agent_id = mail.to_agent_id
+                          UNION ALL
+                          SELECT j.value FROM lines l, json_each(l.carried) j WHERE l.agent_id = mail.to_agent_id)
+         LIMIT 1",
+        &[],
+    )?)
 }
 
 /// Marks mail delivered, by id, and with it the `mayor` deliveries of the notifications it belongs to.
@@ -151,16 +183,7 @@ pub fn delivered(sql: &dyn Sql, ctx: &Ctx<'_>, ids: &[&str]) -> Result<(), TownE
 
 /// True if mail waits for the agent.
 pub fn waits_for(sql: &dyn Sql, agent: &AgentId) -> Result<bool, TownError> {
-    let row = first(
-        sql,
-        "SELECT 1
-         FROM mail
-         WHERE to_agent_id = ?1
-           AND delivered_at IS NULL
-         LIMIT 1",
-        &[agent.into()],
-    )?;
-    Ok(row.is_some())
+    Ok(any(sql, "SELECT 1 FROM mail WHERE to_agent_id = ?1 AND delivered_at IS NULL LIMIT 1", &[agent.into()])?)
 }
 
 /// Mail newest first, of one recipient or of the town, with its true state: `{mail, next}`. Delivers nothing.

@@ -6,8 +6,9 @@
 use super::Ctx;
 use super::error::TownError;
 use super::id::AgentId;
+use super::live;
 use super::policy::{MESSAGE_BYTES, NUDGE_TTL, NUDGES_AT_ONCE, RULE_ROWS};
-use super::sql::{Row, Sql, SqlError, first};
+use super::sql::{Row, Sql, SqlError, any, first};
 use super::state;
 use super::time::Timestamp;
 use serde::Serialize;
@@ -129,20 +130,49 @@ pub fn create(
             ctx.now.plus(NUDGE_TTL).into(),
         ],
     )?;
+    if mode == Mode::Immediate {
+        live::wanted(sql, ctx, agent)?;
+    }
     Ok(id)
 }
 
-/// What waits for an agent: urgent ones first, then oldest; expired ones are gone. Delivers nothing.
+/// What waits for an agent: urgent ones first, then oldest; expired ones are gone, and so is one in the air. Delivers nothing.
 pub fn pending(sql: &dyn Sql, now: Timestamp, agent: &AgentId) -> Result<Vec<Nudge>, TownError> {
     let rows = sql.query(
         "SELECT nudge_id, message, mode, rank, source
          FROM nudges INDEXED BY nudges_pending
          WHERE agent_id = ?1 AND delivered_at IS NULL AND expires_at > ?2
+           AND nudge_id NOT IN (SELECT j.value FROM lines l, json_each(l.items) j WHERE l.agent_id = ?1)
          ORDER BY rank, seq
          LIMIT ?3",
         &[agent.into(), now.into(), NUDGES_AT_ONCE.into()],
     )?;
     Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+}
+
+/// The first nudge that is to be sent at once and is not in the air.
+pub fn immediate(sql: &dyn Sql, now: Timestamp, agent: &AgentId) -> Result<Option<Nudge>, TownError> {
+    let row = first(
+        sql,
+        "SELECT nudge_id, message, mode, rank, source
+         FROM nudges INDEXED BY nudges_pending
+         WHERE agent_id = ?1 AND delivered_at IS NULL AND expires_at > ?2 AND mode = 'immediate'
+           AND nudge_id NOT IN (SELECT j.value FROM lines l, json_each(l.items) j WHERE l.agent_id = ?1)
+         ORDER BY rank, seq
+         LIMIT 1",
+        &[agent.into(), now.into()],
+    )?;
+    Ok(row.as_ref().map(read).transpose()?)
+}
+
+/// Marks nudges delivered that were sent by message.
+pub fn told(sql: &dyn Sql, ctx: &Ctx<'_>, ids: &[&str]) -> Result<(), TownError> {
+    for id in ids {
+        if any(sql, "SELECT 1 FROM nudges WHERE nudge_id = ?1 AND delivered_at IS NULL", &[(*id).into()])? {
+            sql.execute("UPDATE nudges SET delivered_at = ?2 WHERE nudge_id = ?1", &[(*id).into(), ctx.now.into()])?;
+        }
+    }
+    Ok(())
 }
 
 /// Marks one nudge of the agent delivered: true if this did it, false if it had been delivered or is not the agent's.

@@ -9,6 +9,7 @@ use super::dispatch::gate::View;
 use super::error::TownError;
 use super::event;
 use super::id::RigId;
+use super::mayor;
 use super::policy::{FAILURES_SHOWN, LIST_MAX};
 use super::pulse;
 use super::reconcile::wake;
@@ -47,6 +48,7 @@ pub fn dispatch(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
             "max_polecats_per_rig": view.config.dispatch.max_polecats_per_rig,
             "max_starts_in_flight": view.config.dispatch.max_starts_in_flight,
         },
+        "mayor": mayor::overview(sql, &view)?,
         "draining": view.state.draining(ctx.now),
         "invariant_violations": view.state.invariant_violations,
         "cost": null,

@@ -211,6 +211,23 @@ pub const WEBHOOK_LEASE: Millis = WEBHOOK_TIMEOUT + 5 * SECOND;
 /// Posts of one town in the air: more would only wait for a connection while their lease runs ([`CALLS_AT_ONCE`]).
 pub const POSTS_AT_ONCE: u32 = 6;
 
+/// How long a message to an agent may go unanswered.
+pub const MESSAGE_TIMEOUT: Millis = 10 * SECOND;
+/// A message that was not settled by then has lost its owner. It may have to wait for a look at its agent
+/// ([`LOOK_LEASE`]) and for a free connection before it leaves, and then takes [`MESSAGE_TIMEOUT`].
+pub const MESSAGE_LEASE: Millis = 3 * MINUTE;
+/// Wait after the first failed message; doubles each time.
+pub const MESSAGE_BACKOFF_MIN: Millis = 10 * SECOND;
+/// The doubling of [`MESSAGE_BACKOFF_MIN`] ends here: an agent that lives and takes no message is asked six times an hour.
+pub const MESSAGE_BACKOFF_MAX: Millis = 10 * MINUTE;
+/// Messages of one town in the air ([`CALLS_AT_ONCE`]).
+pub const MESSAGES_AT_ONCE: u32 = 6;
+/// Bytes of mail in one message: four of the longest. What is left follows with the next.
+pub const PROMPT_BYTES: usize = 4 * MESSAGE_BYTES;
+/// Views of the dashboard that are kept for the mayor (`protocol.md` 5.1).
+pub const CONTEXTS_KEPT: u32 = 5;
+/// One of them, in characters, as what people look at while they write (`protocol.md` 3.5).
+pub const CONTEXT_CHARS: usize = 10_000;
 /// A nudge that nobody took is forgotten after this: by then the agent that it was meant for has been stopped as inactive
 /// (`domain.md` 6).
 pub const NUDGE_TTL: Millis = 2 * HOUR;

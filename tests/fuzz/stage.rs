@@ -117,7 +117,7 @@ impl Stage {
 /// Whoever may come in there: an agent or the container where they may, else the owner.
 pub fn actor(stage: &Stage, matched: &Matched) -> Actor {
     match matched.kind {
-        Kind::Public => Actor::System,
+        Kind::Public | Kind::Internal => Actor::System,
         Kind::User | Kind::Town | Kind::TownOrContainer | Kind::Rig | Kind::Mayor => owner(),
         Kind::Container | Kind::Refresh => Actor::Container { agent_id: None, dispatch_id: None },
         Kind::Agent => {

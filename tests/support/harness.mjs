@@ -28,6 +28,8 @@ import { until } from "./poll.mjs";
 import { ROOT } from "./programs.mjs";
 
 export const SECRET = planted("jwt-secret");
+/** What another service shows at the internal routes. */
+export const INTERNAL_SECRET = planted("internal-secret");
 const YEAR = 365 * 86_400_000;
 /** Where a clock stands that stands still: far enough ahead that no alarm fires by itself. */
 const NEW_YEAR = Date.UTC(2100, 0, 1);
@@ -110,6 +112,7 @@ export class Harness {
     const all = {
       ENVIRONMENT: "test",
       GASTOWN_JWT_SECRET: SECRET,
+      INTERNAL_SECRET,
       GASTOWN_API_URL: this.url,
       CONTAINER_URL: this.containerUrl ?? null,
       TEST_PLATFORM: this.platform ? this.container?.url : null,

@@ -8,7 +8,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { BODIES, HEADERS, QUERIES, REQUESTS, ROUTES, SEGMENTS, VALUES, dice, fields, withField } from "../fuzz/corpus.mjs";
 import { FakeContainer } from "../support/fake-container.mjs";
-import { Harness } from "../support/harness.mjs";
+import { Harness, INTERNAL_SECRET } from "../support/harness.mjs";
 import { RawClient } from "../support/raw-http.mjs";
 
 const SEED = Number(process.env.FUZZ_SEED ?? 1);
@@ -77,7 +77,8 @@ function right({ kind, method, pattern }, plan, scene) {
   const target = pattern.replace(/:(\w+)/g, (_, name) => names[name]);
   const token = ["Agent", "Container", "Refresh"].includes(kind) ? scene.town.containerToken : scene.town.token;
   const spoken = kind === "Agent" && names.agent === scene.work.agent.id ? names.speaker : {};
-  const headers = { "Content-Type": "application/json", Authorization: `Bearer ${token}`, ...spoken };
+  const inside = kind === "Internal" ? { "X-Internal-Secret": INTERNAL_SECRET } : {};
+  const headers = { "Content-Type": "application/json", Authorization: `Bearer ${token}`, ...spoken, ...inside };
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`);
   const fill = (text) => Object.entries(names).reduce((t, [name, id]) => (typeof id === "string" ? t.replaceAll(`"$${name}"`, `"${id}"`) : t), text);
   const body = plan.body ? fill(JSON.stringify(plan.body)) : "";

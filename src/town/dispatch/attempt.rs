@@ -291,6 +291,8 @@ pub struct Load {
     pub polecats_in_town: u32,
     /// Rigs whose refinery is at work.
     pub refineries: Vec<RigId>,
+    /// The mayor lives.
+    pub mayor: bool,
     /// Starts in flight.
     pub in_flight: u32,
     /// Live attempts.
@@ -321,6 +323,7 @@ pub fn load(sql: &dyn Sql, now: Timestamp) -> Result<Load, TownError> {
             ("refinery", Some(rig)) => {
                 load.refineries.push(rig);
             }
+            ("mayor", _) => load.mayor = true,
             _ => {}
         }
     }

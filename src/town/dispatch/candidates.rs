@@ -58,7 +58,7 @@ fn rigs_for_work(view: &View) -> Vec<&Rig> {
 }
 
 /// True if the town as a whole could start something now.
-fn town_open_for_work(view: &View) -> bool {
+pub(super) fn town_open_for_work(view: &View) -> bool {
     view.town_admits() && view.effective(&Scope::Town) == BreakerState::Closed && view.starts_left() > 0
 }
 

@@ -3,7 +3,7 @@
 //! told. No later tick has to discover any of it.
 
 use super::super::Ctx;
-use super::super::agent::{self, AgentStatus};
+use super::super::agent::{self, AgentStatus, Role};
 use super::super::bead::{self, Bead, Because, FailureReason, Kind, Status};
 use super::super::breakers::{self, Scope};
 use super::super::config::{Config, RigConfig, effective_max_attempts};
@@ -12,12 +12,13 @@ use super::super::error::TownError;
 use super::super::event::{self, Happening};
 use super::super::id::RigId;
 use super::super::notify::{self, Notice, NoticeKind};
-use super::super::policy::{REJECTED_IN_A_ROW, RETRY_AFTER_MAX};
+use super::super::policy::{PROBE_TRIAL_CAP, REJECTED_IN_A_ROW, RETRY_AFTER_MAX};
 use super::super::redrive;
 use super::super::rig;
 use super::super::sql::{Sql, Value, first};
 use super::super::state::State;
 use super::super::time::{Millis, Timestamp};
+use super::super::{live, mail};
 use super::attempt::{Attempt, Outcome};
 use super::backoff;
 use super::breaker::{self, Cause, Event, Verdict};
@@ -59,6 +60,12 @@ pub fn finish(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt, end: End) -> Resu
         End::Failed(f) if f.code != Code::AgentEvicted && instance::drained(&state, attempt) => {
             End::Failed(Failure::new(Code::AgentEvicted, f.status_code, &f.reason))
         }
+        End::Failed(f) if attempt.role == Role::Mayor && f.code == Code::AgentNoProgress => {
+            // A mayor has nothing to hand in: its session is over when it says so, and what its start carried was read;
+            // unless somebody else waits to be heard.
+            live::read(sql, ctx, attempt)?;
+            if mail::wakes(sql)? { End::Failed(f) } else { End::Succeeded }
+        }
         other => other,
     };
     if end == End::Succeeded {
@@ -70,6 +77,7 @@ pub fn finish(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt, end: End) -> Resu
     if !close_row(sql, ctx, attempt, &sentence)? {
         return Ok(false);
     }
+    live::ended(sql, attempt)?;
     let was_working = agent::find(sql, &attempt.agent)?;
     if was_working.is_some_and(|a| a.status == AgentStatus::Working || a.status == AgentStatus::Waiting) {
         agent::set_status(sql, ctx, &attempt.agent, AgentStatus::Idle)?;
@@ -346,7 +354,8 @@ fn counters(sql: &dyn Sql, bead: &Bead, c: &Counters) -> Result<(), TownError> {
     Ok(())
 }
 
-/// A mayor's attempt has no bead: its streak and backoff are the agent's, and there is no cap.
+/// A mayor's attempt has no bead: its streak and backoff are the agent's, and there is no cap. One that ends well although
+/// somebody still waits to be heard backs off, too, or it would be started in a circle.
 fn settle_mayor(
     sql: &dyn Sql,
     ctx: &Ctx<'_>,
@@ -357,10 +366,12 @@ fn settle_mayor(
     s: &Sentence,
 ) -> Result<(), TownError> {
     let Some(mayor) = agent::find(sql, &attempt.agent)? else { return Ok(()) };
-    if *end == End::Succeeded || s.outcome == Outcome::Interrupted {
+    if s.outcome == Outcome::Interrupted || *end == End::Succeeded && !mail::wakes(sql)? {
         return agent::set_streak(sql, &mayor.id, 0, 0, None);
     }
-    let streak = mayor.failure_streak.saturating_add(1);
+    // One that lived as long as a trial must has shown that starts work: what failed before it is forgotten.
+    let lasted = ctx.now.since(attempt.booked_at) >= PROBE_TRIAL_CAP;
+    let streak = if lasted { 1 } else { mayor.failure_streak.saturating_add(1) };
     let wait = backoff::bead_backoff(&config.dispatch, &state.town_id, mayor.id.as_str(), streak);
     agent::set_streak(sql, &mayor.id, mayor.dispatch_attempts, streak, Some(ctx.now.plus(wait)))
 }

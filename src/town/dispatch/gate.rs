@@ -156,6 +156,12 @@ pub struct Permit {
     pub(super) trial_of: Vec<Scope>,
 }
 
+/// The right to book one start of the mayor. Only [`admit_mayor`] makes one.
+pub struct MayorPermit {
+    pub(super) mayor: Agent,
+    pub(super) trial_of: Vec<Scope>,
+}
+
 /// The role that does a bead of this kind; none if the kind is not dispatched.
 #[must_use]
 pub const fn role_for(kind: Kind) -> Option<Role> {
@@ -182,16 +188,55 @@ pub fn admit(
     };
     let agent = choose(sql, &bead, rig, role)?;
     let trial_of = match purpose {
-        Purpose::Work => due_by_mask(view, &bead),
+        Purpose::Work => due_by_mask(view, bead.rig_id.as_ref()),
         Purpose::Trial(scopes) => scopes.clone(),
     };
     Ok(Ok(Permit { rig: rig.clone(), role, agent, trial_of, bead }))
 }
 
+/// Lets the mayor through, or says everything that stands against it.
+pub fn admit_mayor(view: &View, mayor: Agent, purpose: &Purpose) -> Result<MayorPermit, Vec<Hold>> {
+    let held = mayor_holds(view, &mayor, purpose);
+    if !held.is_empty() {
+        return Err(held);
+    }
+    let trial_of = match purpose {
+        Purpose::Work => due_by_mask(view, None),
+        Purpose::Trial(scopes) => scopes.clone(),
+    };
+    Ok(MayorPermit { mayor, trial_of })
+}
+
+/// Everything that stands against starting the mayor now. It has a slot of its own, so no limit but that on starts in flight.
+/// A stop on its way to it is no hold, since nobody could take its place: calls that name one agent are made in order, so
+/// the stop ends before the start begins.
+#[must_use]
+pub fn mayor_holds(view: &View, mayor: &Agent, purpose: &Purpose) -> Vec<Hold> {
+    let mut holds = Vec::new();
+    if view.load.mayor {
+        holds.push(hold(HoldCode::NotOpen, "it lives", "nothing: it is told by message", json!({})));
+    }
+    if let Some(until) = mayor.next_dispatch_at.filter(|t| *t > view.now && *purpose == Purpose::Work) {
+        holds.push(Hold {
+            until: Some(until),
+            ..hold(
+                HoldCode::Backoff,
+                format!("its last {} attempts failed; it is tried again at {until}", mayor.failure_streak),
+                "wait",
+                json!({}),
+            )
+        });
+    }
+    breaker_holds(view, None, purpose, &mut holds);
+    town_holds(view, &mut holds);
+    start_holds(view, &mut holds);
+    holds
+}
+
 /// Scopes whose automatic breaker is open under an override that holds nothing: the next attempt after the probe's time
 /// is its trial, so that the state goes on being computed.
-fn due_by_mask(view: &View, bead: &Bead) -> Vec<Scope> {
-    let scopes = [Some(Scope::Town), bead.rig_id.clone().map(Scope::Rig)];
+fn due_by_mask(view: &View, rig: Option<&RigId>) -> Vec<Scope> {
+    let scopes = [Some(Scope::Town), rig.cloned().map(Scope::Rig)];
     scopes
         .into_iter()
         .flatten()
@@ -232,7 +277,7 @@ fn being_stopped(sql: &dyn Sql, agent: &Agent) -> Result<bool, TownError> {
 pub fn holds(sql: &dyn Sql, view: &View, bead: &Bead, purpose: &Purpose) -> Result<Vec<Hold>, TownError> {
     let mut holds = Vec::new();
     own_holds(sql, view, bead, purpose, &mut holds)?;
-    breaker_holds(view, bead, purpose, &mut holds);
+    breaker_holds(view, bead.rig_id.as_ref(), purpose, &mut holds);
     town_holds(view, &mut holds);
     limit_holds(sql, view, bead, &mut holds)?;
     Ok(holds)
@@ -349,8 +394,8 @@ fn blocker_holds(sql: &dyn Sql, bead: &Bead, holds: &mut Vec<Hold>) -> Result<()
     Ok(())
 }
 
-fn breaker_holds(view: &View, bead: &Bead, purpose: &Purpose, holds: &mut Vec<Hold>) {
-    for scope in [Some(Scope::Town), bead.rig_id.clone().map(Scope::Rig)].into_iter().flatten() {
+fn breaker_holds(view: &View, rig: Option<&RigId>, purpose: &Purpose, holds: &mut Vec<Hold>) {
+    for scope in [Some(Scope::Town), rig.cloned().map(Scope::Rig)].into_iter().flatten() {
         if purpose.tries(&scope) {
             continue;
         }
@@ -453,6 +498,11 @@ fn limit_holds(sql: &dyn Sql, view: &View, bead: &Bead, holds: &mut Vec<Hold>) -
         }
         _ => {}
     }
+    start_holds(view, holds);
+    Ok(())
+}
+
+fn start_holds(view: &View, holds: &mut Vec<Hold>) {
     if view.starts_left() == 0 {
         let limit = view.starts_limit();
         holds.push(hold(
@@ -462,7 +512,6 @@ fn limit_holds(sql: &dyn Sql, view: &View, bead: &Bead, holds: &mut Vec<Hold>) -
             json!({"limit": limit}),
         ));
     }
-    Ok(())
 }
 
 /// True while a stop is on its way to the rig's refinery, which could reach the next process, or while it is stalled.

@@ -10,6 +10,7 @@ pub mod gate;
 pub mod instance;
 pub mod late;
 pub mod look;
+pub mod mayor;
 pub mod proof;
 pub mod settle;
 pub mod start;

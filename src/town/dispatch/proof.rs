@@ -5,6 +5,7 @@ use super::super::Ctx;
 use super::super::breakers::{self, Scope};
 use super::super::config::Config;
 use super::super::error::TownError;
+use super::super::live;
 use super::super::redrive;
 use super::super::rig;
 use super::super::sql::Sql;
@@ -46,6 +47,7 @@ pub fn prove(
     if let Some(bead) = &attempt.bead {
         redrive::proven(sql, ctx, bead)?;
     }
+    live::proven(sql, ctx, attempt)?;
     if attempt.probe {
         for scope in [Some(Scope::Town), attempt.rig.clone().map(Scope::Rig)].into_iter().flatten() {
             breakers::apply(sql, ctx, state, config, &scope, Event::Proven(attempt.id.clone()))?;

@@ -1,20 +1,21 @@
 //! `settle`: how an effect ended becomes rows. Compare-and-set throughout: a late or repeated outcome changes nothing.
 
 use super::super::Ctx;
+use super::super::agent::Role;
 use super::super::breakers::{self, Scope};
 use super::super::config::Config;
 use super::super::container;
 use super::super::effect::{Answer, Effect, Observe, Outcome};
 use super::super::error::TownError;
 use super::super::id::AttemptId;
-use super::super::notify;
 use super::super::policy::LOOK_LEASE;
 use super::super::reconcile;
 use super::super::sql::Sql;
 use super::super::state::State;
+use super::super::{live, notify};
 use super::attempt::{self, Outcome as Stage};
 use super::breaker::Event;
-use super::failure::{Code, Failure, StartVerdict, classify_start};
+use super::failure::{Code, Failure, StartVerdict, classify_start, status_dispatch_id};
 use super::finish::{End, finish};
 use super::stops::{self, When};
 use super::{instance, look};
@@ -57,6 +58,10 @@ fn record(sql: &dyn Sql, ctx: &Ctx<'_>, outcome: Outcome) -> Result<Vec<Effect>,
             container::told(sql, ctx, what, until, &answer)?;
             Ok(Vec::new())
         }
+        Outcome::Messaged { agent_id, message_id, answer } => {
+            live::settle(sql, ctx, &agent_id, &message_id, &answer)?;
+            Ok(Vec::new())
+        }
         Outcome::Posted { delivery_id, answer } => {
             notify::settle_post(sql, ctx, &Config::load(sql)?, &delivery_id, &answer)?;
             Ok(Vec::new())
@@ -84,6 +89,9 @@ fn started(sql: &dyn Sql, ctx: &Ctx<'_>, id: &AttemptId, answer: &Answer) -> Res
     match (verdict, answer) {
         (StartVerdict::Accepted, _) => {
             accept(sql, ctx, id)?;
+            if attempt.role == Role::Mayor {
+                live::started(sql, ctx, &attempt, status_dispatch_id(answer).is_some())?;
+            }
             Ok(Vec::new())
         }
         // No answer: it may have happened. A heartbeat has said so already, or a look will tell.

@@ -7,21 +7,23 @@
 use super::super::Ctx;
 use super::super::agent::{self, Agent, AgentStatus, NewAgent, Role};
 use super::super::bead::{self, Bead, Because, Kind, Status};
-use super::super::breakers;
+use super::super::breakers::{self, Scope};
 use super::super::config::{gates, resolve_model, small_model};
 use super::super::effect::{Effect, ReviewRequest, StartAgent, StartRequest};
 use super::super::error::TownError;
 use super::super::event::{self, Happening};
-use super::super::id::AttemptId;
+use super::super::id::{AttemptId, BeadId, RigId};
+use super::super::prompts;
 use super::super::review;
 use super::super::rig::Rig;
 use super::super::sql::Sql;
 use super::super::state;
+use super::super::time::Timestamp;
 use super::super::triage;
 use super::attempt::Attempt;
 use super::breaker::{Event, Trial};
 use super::gate::{Permit, View};
-use super::stops;
+use super::{mayor, stops};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -34,29 +36,8 @@ pub fn book(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View, permit: Permit) -> Re
     };
     take_hook(sql, ctx, &bead, &agent)?;
 
-    let id = AttemptId(ctx.ids.uuid());
-    let dispatch = &view.config.dispatch;
-    let lease = ctx.now.plus(dispatch.start_timeout_ms).plus(dispatch.heartbeat_timeout_ms);
-    let generation = view.breakers.get(&breakers::Scope::Town).map_or(0, |b| b.generation);
-    sql.execute(
-        "INSERT INTO attempts
-           (attempt_id, seq, bead_id, agent_id, agent_name, rig_id, role, booked_at, lease_until, outcome, charged,
-            probe, generation)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'pending', 1, ?10, ?11)",
-        &[
-            (&id).into(),
-            state::next_seq(sql)?.into(),
-            (&bead.id).into(),
-            (&agent.id).into(),
-            (&agent.name).into(),
-            (&rig.id).into(),
-            role.as_str().into(),
-            ctx.now.into(),
-            lease.into(),
-            (!trial_of.is_empty()).into(),
-            generation.into(),
-        ],
-    )?;
+    let new = New { bead: Some(&bead.id), agent: &agent, rig: Some(&rig.id), role, trial_of: &trial_of };
+    let id = write(sql, ctx, view, &new)?;
     sql.execute(
         "UPDATE beads
          SET dispatch_attempts = dispatch_attempts + 1, last_dispatch_attempt_at = ?2, next_dispatch_at = NULL,
@@ -79,10 +60,59 @@ pub fn book(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View, permit: Permit) -> Re
             ..Happening::default()
         },
     )?;
-    for scope in &trial_of {
+    count_in(view, &rig, role);
+    Ok(Effect::StartAgent(Box::new(StartAgent {
+        timeout: view.config.dispatch.start_timeout_ms,
+        request: request(sql, view, &bead, &agent, &rig, &id)?,
+        stop_first: stops::before_start(sql, ctx, Some(&bead.id), &agent.id)?,
+        attempt_id: id,
+        agent_id: agent.id,
+        repeat: false,
+    })))
+}
+
+/// What a new attempt is about.
+pub(super) struct New<'a> {
+    /// Its bead; the mayor's has none.
+    pub bead: Option<&'a BeadId>,
+    /// Who does it.
+    pub agent: &'a Agent,
+    /// Where; the mayor belongs to no rig.
+    pub rig: Option<&'a RigId>,
+    /// As what.
+    pub role: Role,
+    /// The scopes whose breakers it tries.
+    pub trial_of: &'a [Scope],
+}
+
+/// Writes an attempt's row with its lease, and names it to the breakers that it tries.
+pub(super) fn write(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View, new: &New<'_>) -> Result<AttemptId, TownError> {
+    let id = AttemptId(ctx.ids.uuid());
+    let lease = lease(ctx, view);
+    let generation = view.breakers.get(&Scope::Town).map_or(0, |b| b.generation);
+    sql.execute(
+        "INSERT INTO attempts
+           (attempt_id, seq, bead_id, agent_id, agent_name, rig_id, role, booked_at, lease_until, outcome, charged,
+            probe, generation)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'pending', 1, ?10, ?11)",
+        &[
+            (&id).into(),
+            state::next_seq(sql)?.into(),
+            new.bead.into(),
+            (&new.agent.id).into(),
+            (&new.agent.name).into(),
+            new.rig.into(),
+            new.role.as_str().into(),
+            ctx.now.into(),
+            lease.into(),
+            (!new.trial_of.is_empty()).into(),
+            generation.into(),
+        ],
+    )?;
+    for scope in new.trial_of {
         let trial = Trial {
             attempt: id.clone(),
-            bead: Some(bead.id.clone()),
+            bead: new.bead.cloned(),
             booked_at: ctx.now,
             proven: false,
             lease_until: lease,
@@ -90,35 +120,40 @@ pub fn book(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View, permit: Permit) -> Re
         breakers::apply(sql, ctx, &view.state, &view.config, scope, Event::TrialBooked(trial))?;
         view.breakers.insert(scope.clone(), breakers::load(sql, scope)?);
     }
-    count_in(view, &rig, role);
-    Ok(Effect::StartAgent(Box::new(StartAgent {
-        timeout: view.config.dispatch.start_timeout_ms,
-        request: request(sql, view, &bead, &agent, &rig, &id)?,
-        stop_first: stops::before_start(sql, ctx, &bead.id, &agent.id)?,
-        attempt_id: id,
-        agent_id: agent.id,
-        repeat: false,
-    })))
+    Ok(id)
+}
+
+/// Until when a start that leaves now may be unheard of.
+fn lease(ctx: &Ctx<'_>, view: &View) -> Timestamp {
+    ctx.now.plus(view.config.dispatch.start_timeout_ms).plus(view.config.dispatch.heartbeat_timeout_ms)
+}
+
+/// Notes that the start of a pending attempt is sent again.
+pub(super) fn repeat(sql: &dyn Sql, ctx: &Ctx<'_>, view: &View, id: &AttemptId) -> Result<(), TownError> {
+    sql.execute(
+        "UPDATE attempts SET repeated = 1, lease_until = ?2 WHERE attempt_id = ?1",
+        &[id.into(), lease(ctx, view).into()],
+    )?;
+    Ok(())
 }
 
 /// Sends the start of a pending attempt again, once: a look said that the container does not know it, so it never left,
 /// or never arrived. The attempt, its charge and its idempotency key stay the same.
 pub fn again(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt) -> Result<Vec<Effect>, TownError> {
+    if attempt.bead.is_none() {
+        return mayor::again(sql, ctx, attempt);
+    }
     let view = View::load(sql, ctx.now)?;
     let bead = attempt.bead.as_ref().map(|id| bead::find(sql, id)).transpose()?.flatten();
     let agent = agent::find(sql, &attempt.agent)?;
     let rig = attempt.rig.as_ref().and_then(|id| view.rigs.get(id));
     let (Some(bead), Some(agent), Some(rig)) = (bead, agent, rig) else { return Ok(Vec::new()) };
-    let lease = ctx.now.plus(view.config.dispatch.start_timeout_ms).plus(view.config.dispatch.heartbeat_timeout_ms);
-    sql.execute(
-        "UPDATE attempts SET repeated = 1, lease_until = ?2 WHERE attempt_id = ?1",
-        &[(&attempt.id).into(), lease.into()],
-    )?;
+    repeat(sql, ctx, &view, &attempt.id)?;
     Ok(vec![Effect::StartAgent(Box::new(StartAgent {
         timeout: view.config.dispatch.start_timeout_ms,
         request: request(sql, &view, &bead, &agent, rig, &attempt.id)?,
         // Those that the first sending carried may have been lost with it.
-        stop_first: stops::before_start(sql, ctx, &bead.id, &agent.id)?,
+        stop_first: stops::before_start(sql, ctx, Some(&bead.id), &agent.id)?,
         attempt_id: attempt.id.clone(),
         agent_id: attempt.agent.clone(),
         repeat: true,
@@ -223,10 +258,11 @@ pub fn request(
         git_url: rig.git_url.clone(),
         branch: saved.unwrap_or_else(|| branch(agent, bead)),
         default_branch: rig.default_branch.clone(),
-        env_vars: environment(view, agent, rig),
+        env_vars: environment(view, agent, &rig.id),
         start_point: None,
         // It looks at others' work and does none of its own: no clone.
         lightweight: triage.then_some(true),
+        rigs: Vec::new(),
         dispatch_id: id.0.clone(),
         review,
     })
@@ -249,22 +285,22 @@ fn prompt(bead: &Bead, agent: &Agent, review: Option<&ReviewRequest>) -> String 
 }
 
 fn system_prompt(view: &View, role: Role, rig: &Rig) -> String {
-    let own = match role {
-        Role::Polecat => "You are a polecat: do the one bead you were given, commit, push your branch and report done.",
-        Role::Refinery => "You are the refinery: judge one merge request, run its gates, merge it or say why not.",
-        Role::Mayor => "You are the mayor: keep the overview, create work, and tell people what they need to know.",
-    };
     let instructions = super::super::config::custom_instructions(role.as_str(), &view.config, &rig.config);
-    instructions.map_or_else(|| own.to_owned(), |more| format!("{own}\n\n{more}"))
+    instructed(prompts::of(role), instructions)
+}
+
+/// A role's own words, and the town's or rig's after them.
+pub(super) fn instructed(own: &str, more: Option<String>) -> String {
+    more.map_or_else(|| own.to_owned(), |more| format!("{own}\n\n{more}"))
 }
 
 /// What the town knows of `protocol.md` 5.1; the shell adds the container token and its own address.
-fn environment(view: &View, agent: &Agent, rig: &Rig) -> BTreeMap<String, String> {
+pub(super) fn environment(view: &View, agent: &Agent, rig: &RigId) -> BTreeMap<String, String> {
     let mut env = view.config.user_env();
     env.extend(super::super::config::system_env(&view.config));
     for (key, value) in [
         ("GASTOWN_TOWN_ID", view.state.town_id.as_str()),
-        ("GASTOWN_RIG_ID", rig.id.as_str()),
+        ("GASTOWN_RIG_ID", rig.as_str()),
         ("GASTOWN_AGENT_ID", agent.id.as_str()),
         ("GASTOWN_AGENT_ROLE", agent.role.as_str()),
     ] {

@@ -51,7 +51,12 @@ fn read(r: &Row) -> Result<StopAgent, SqlError> {
 
 /// The stops that must go before a start of `bead` by `agent`; leased until that start has been answered. One for an agent
 /// that works on another bead by now waits on: the start of that one has replaced the process which it means.
-pub fn before_start(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, agent: &AgentId) -> Result<Vec<StopAgent>, TownError> {
+pub fn before_start(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    bead: Option<&BeadId>,
+    agent: &AgentId,
+) -> Result<Vec<StopAgent>, TownError> {
     let rows = sql.query(
         "SELECT stop_id, agent_id, attempt_id
          FROM stops

@@ -5,6 +5,7 @@ mod agents;
 mod attempts;
 mod beads;
 mod by_hand;
+mod mayor;
 mod overrides;
 mod towns;
 mod triage;
@@ -21,8 +22,8 @@ use super::rig;
 use super::sql::Sql;
 use super::time::Timestamp;
 use super::{
-    agent, audit, container, drain, escalation, event, explain, mail, molecule, notify, overview, prime, redrive,
-    registry, review,
+    agent, audit, container, drain, escalation, event, explain, mail, molecule, notify, nudge, overview, prime,
+    redrive, registry, review,
 };
 use serde_json::{Value as Json, json};
 
@@ -164,6 +165,32 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         Command::ListMail { to, page } => {
             let to = to.as_deref().map(|t| mail::address(sql, t)).transpose()?;
             Ok(Reply::ok(mail::list(sql, to.as_ref(), &page)?)?.quietly())
+        }
+        Command::MessageMayor { message, ui_context } => {
+            mayor::message(sql, ctx, actor, &message, ui_context.as_deref())
+        }
+        Command::EnsureMayor => Reply::ok(super::mayor::ensure(sql, ctx, actor)?),
+        Command::MayorStatus => Ok(Reply::ok(super::mayor::status(sql, ctx)?)?.quietly()),
+        Command::ConfigureMayor => Ok(Reply::ok(json!({"configured": true}))?.quietly()),
+        Command::MayorCompleted { status, reason } => mayor::completed(sql, ctx, actor, &status, reason.as_deref()),
+        Command::DestroyMayor => {
+            super::mayor::destroy(sql, ctx, actor)?;
+            Reply::ok(json!({"destroyed": true}))
+        }
+        Command::DashboardContext { context } => {
+            super::mayor::show(sql, ctx, &context)?;
+            Ok(Reply::ok(json!({"stored": true}))?.quietly())
+        }
+        Command::MayorId => Ok(Reply::ok(super::mayor::id(sql)?)?.quietly()),
+        Command::Waiting { agent_id, fired_at } => {
+            super::mayor::waiting(sql, ctx, actor, &agent_id, fired_at)?;
+            Reply::ok(json!({"acknowledged": true}))
+        }
+        Command::Nudge { target, message, mode } => mayor::nudge(sql, ctx, actor, &target, &message, mode.as_deref()),
+        Command::PendingNudges { agent_id } => Ok(Reply::ok(nudge::pending(sql, ctx.now, &agent_id)?)?.quietly()),
+        Command::NudgeDelivered { agent_id, nudge_id } => {
+            nudge::delivered(sql, ctx, &agent_id, &nudge_id)?;
+            Ok(Reply::ok(json!({"marked": true}))?.quietly())
         }
         Command::CompleteReview { entry_id, status, message, commit_sha } => {
             let verdict = review::Verdict::parse(&status)

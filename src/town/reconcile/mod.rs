@@ -7,6 +7,7 @@ pub mod caps;
 pub mod inactivity;
 pub mod invariants;
 pub mod leases;
+pub mod mayor;
 pub mod orphans;
 pub mod probes;
 pub mod retention;
@@ -24,7 +25,7 @@ use super::policy::OPEN_WORK_TOLD;
 use super::sql::{Sql, first};
 use super::state::State;
 use super::time::Timestamp;
-use super::{breakers, container, drain, escalation, notify, redrive, triage};
+use super::{breakers, container, drain, escalation, live, notify, redrive, triage};
 
 /// Fires every rule that is due; the effects it returns are booked.
 pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
@@ -52,12 +53,14 @@ pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
     triage::run(sql, ctx, &view)?; // before the gate looks: the batch goes with this tick
     let idle = view.load.live == 0;
     fire(probes::run(sql, ctx, &mut view)?);
+    fire(mayor::run(sql, ctx, &mut view)?);
     fire(reviews::run(sql, ctx, &mut view)?); // rule 5
     fire(beads::run(sql, ctx, &mut view)?); // rule 6
     inactivity::run(sql, ctx)?; // rule 7
     escalation::raise_due(sql, ctx)?;
     fire(container::tell(sql, ctx, &view, idle)?);
     notify::flush_rollup(sql, ctx, &view.config, &view.state)?; // rule 9
+    fire(live::book(sql, ctx, &view.state.mayor)?);
     fire(notify::book_posts(sql, ctx, &view.config)?);
     retention::run(sql, ctx)?; // rule 10
     fire(tell_fleet(sql, ctx)?.into_iter().collect());

@@ -4,8 +4,8 @@ use super::super::Ctx;
 use super::super::breakers::{self, Scope};
 use super::super::config::Config;
 use super::super::dispatch::breaker::{Breaker, Event, Mode, State as BreakerState};
-use super::super::dispatch::candidates;
 use super::super::dispatch::gate::{self, Purpose, View};
+use super::super::dispatch::{candidates, mayor};
 use super::super::effect::Effect;
 use super::super::error::TownError;
 use super::super::policy::HEALTH_SLACK;
@@ -43,7 +43,7 @@ fn deadline(b: &Breaker, config: &Config) -> Option<Timestamp> {
 ///
 /// *Guarantees*: while a scope is open nothing starts in it but its trial, one at a time; a probe without a bead that
 /// could use it costs nothing.
-/// *Assumptions*: [`candidates::trial`] and the gate agree on what is admissible.
+/// *Assumptions*: [`candidates::trial`], [`mayor::trial`] and the gate agree on what is admissible.
 pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, view: &mut View) -> Result<Vec<Effect>, TownError> {
     let mut effects = Vec::new();
     let scopes: Vec<Scope> = view.breakers.keys().cloned().collect();
@@ -70,7 +70,7 @@ fn check_health(
     b: &Breaker,
 ) -> Result<Option<Effect>, TownError> {
     let due = b.next_probe_at.is_none_or(|t| t <= ctx.now);
-    if !due || b.health_until.is_some() || candidates::trial(sql, view, scope, b)?.is_none() {
+    if !due || b.health_until.is_some() || !could_be_tried(sql, view, scope, b)? {
         return Ok(None);
     }
     let boot_timeout = view.config.dispatch.boot_timeout_ms;
@@ -78,6 +78,11 @@ fn check_health(
     breakers::apply(sql, ctx, &view.state, &view.config, scope, Event::HealthBooked(until))?;
     view.breakers.insert(scope.clone(), breakers::load(sql, scope)?);
     Ok(Some(Effect::ProbeContainer { scope: scope.text(), generation: b.generation, boot_timeout }))
+}
+
+/// True if somebody could be the trial: a bead, or else the mayor.
+fn could_be_tried(sql: &dyn Sql, view: &View, scope: &Scope, b: &Breaker) -> Result<bool, TownError> {
+    Ok(candidates::trial(sql, view, scope, b)?.is_some() || mayor::trial(sql, view, scope)?.is_some())
 }
 
 fn give_permit(
@@ -94,6 +99,10 @@ fn give_permit(
         {
             return Ok(Some(effect));
         }
+    } else if let Some(agent) = mayor::trial(sql, view, scope)?
+        && let Some(effect) = super::mayor::book(sql, ctx, view, agent, &Purpose::Trial(vec![scope.clone()]))?
+    {
+        return Ok(Some(effect));
     }
     breakers::apply(sql, ctx, &view.state, &view.config, scope, Event::NoCandidate)?;
     view.breakers.insert(scope.clone(), breakers::load(sql, scope)?);
@@ -116,10 +125,11 @@ pub fn next_deadline(sql: &dyn Sql, view: &View) -> Result<Option<Timestamp>, To
         }
         match b.state {
             BreakerState::Open if b.health_until.is_none() => {
-                let ready = match candidates::trial(sql, view, scope, b)? {
-                    Some(_) => Some(view.now),
+                let ready = if could_be_tried(sql, view, scope, b)? {
+                    Some(view.now)
+                } else {
                     // Nobody else would wake the town for the first bead that could be one.
-                    None => candidates::trial_ripens(sql, view, scope)?,
+                    candidates::trial_ripens(sql, view, scope)?
                 };
                 note(ready.map(|t| t.max(b.next_probe_at.unwrap_or(t))));
             }

@@ -6,12 +6,12 @@
 use super::super::Ctx;
 use super::super::config::Config;
 use super::super::dispatch::gate::View;
-use super::super::dispatch::{candidates, look, stops};
+use super::super::dispatch::{candidates, look, mayor, stops};
 use super::super::error::TownError;
 use super::super::sql::{Sql, first};
 use super::super::state::State;
 use super::super::time::Timestamp;
-use super::super::{container, drain, escalation, notify, redrive, triage};
+use super::super::{container, drain, escalation, live, notify, redrive, triage};
 use super::{inactivity, orphans, probes};
 
 /// The one deadline; `None` = nothing can become due by itself.
@@ -31,8 +31,10 @@ pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, Town
         super::fleet_deadline(sql, &view)?,
         due_now(sql, &view)?,
         candidates::earliest_backoff(sql, &view)?,
+        mayor::backoff_ends(sql, &view)?,
         end_of_holds(sql, &view)?,
         container::next_deadline(&view),
+        live::next_deadline(sql, ctx.now)?,
         notify::next_deadline(sql, &view.config, &view.state, ctx.now)?,
     ];
     Ok(times.into_iter().flatten().min())
@@ -40,7 +42,9 @@ pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, Town
 
 /// Now, if the gate would let something through.
 fn due_now(sql: &dyn Sql, view: &View) -> Result<Option<Timestamp>, TownError> {
-    let due = !candidates::reviews(sql, view)?.is_empty() || !candidates::work(sql, view)?.is_empty();
+    let due = !candidates::reviews(sql, view)?.is_empty()
+        || !candidates::work(sql, view)?.is_empty()
+        || mayor::due(sql, view)?.is_some();
     Ok(due.then_some(view.now))
 }
 
@@ -59,8 +63,11 @@ fn end_of_holds(sql: &dyn Sql, view: &View) -> Result<Option<Timestamp>, TownErr
     Ok([drain, look, hold].into_iter().flatten().min())
 }
 
-/// True if some bead of a rig could be dispatched but for time and the town.
+/// True if some bead of a rig, or the mayor, could be dispatched but for time and the town.
 pub fn work_waits(sql: &dyn Sql, view: &View) -> Result<bool, TownError> {
+    if mayor::waits(sql, view)? {
+        return Ok(true);
+    }
     for rig in view.rigs.keys() {
         for kind in ["issue", "merge_request"] {
             let ready = first(
