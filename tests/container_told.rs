@@ -26,7 +26,7 @@ fn at_work(seed: u64) -> (World, RigId) {
 }
 
 fn told(w: &World, path: &str) -> Vec<Timestamp> {
-    w.container.told.iter().filter(|(_, p)| p == path).map(|(at, _)| *at).collect()
+    w.container.posted.iter().filter(|(_, p)| p == path).map(|(at, _)| *at).collect()
 }
 
 fn exited(w: &mut World, instance: Option<&str>) {
@@ -90,7 +90,7 @@ fn nobody_is_told_anything_and_no_alarm_is_armed_when_nothing_lives() {
     assert_eq!(patched["git_auth"]["github_token"], "****6789");
     assert_eq!(w.dispatch()["alarm"], Json::Null);
     w.run_for(3 * DAY);
-    assert_eq!(w.container.told, []);
+    assert_eq!(w.container.posted, []);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn an_object_that_dies_while_it_tells_tells_again() {
     w.crash_losing_requests();
     w.container.faults.clear_all();
     w.run_for(2 * TELL_RETRY);
-    assert!(told(&w, "/sync-config").len() >= 2, "{:?}", w.container.told);
+    assert!(told(&w, "/sync-config").len() >= 2, "{:?}", w.container.posted);
 }
 
 // ── its end ──────────────────────────────────────────────────────────────────────────────────────────────────────

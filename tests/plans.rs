@@ -90,6 +90,7 @@ fn ask_everything(world: &mut World, rig_id: &RigId) {
         Command::GetDispatch,
         Command::ListBreakers,
         Command::ListAudit { page: page() },
+        Command::Snapshot,
         Command::DebugStatus,
         Command::DrainStatus,
     ];

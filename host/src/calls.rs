@@ -157,7 +157,7 @@ impl Job {
             Effect::TellContainer { what, until } => (false, Vec::new(), Script::Tell { what, until }),
             Effect::PostWebhook(post) => (false, Vec::new(), Script::Webhook(post)),
             Effect::MessageAgent(message) => (false, vec![message.agent_id.0.clone()], Script::Message(message)),
-            Effect::ReportToFleet(_) | Effect::Emit(_) => return None,
+            Effect::ReportToFleet(_) | Effect::Emit(_) | Effect::Broadcast(_) => return None,
         };
         Some(Self { id, is_start, agents, flights: Vec::new(), paused_until: None, script })
     }

@@ -77,7 +77,7 @@ pub struct Container {
     /// The calls that arrived, by endpoint.
     pub calls: BTreeMap<Endpoint, u64>,
     /// What it was told beside its agents: when, and by which route.
-    pub told: Vec<(Timestamp, String)>,
+    pub posted: Vec<(Timestamp, String)>,
     behaviour: BehaviourScript,
     ids: SeededIds,
     /// How often it was the predecessor's.
@@ -111,7 +111,7 @@ impl Container {
             resurrects: false,
             obeys_messages: false,
             calls: BTreeMap::new(),
-            told: Vec::new(),
+            posted: Vec::new(),
             behaviour: Box::new(|start| Behaviour::good(&start.request.role)),
             nameless: 0,
             instance_id: ids.uuid(),
@@ -273,7 +273,7 @@ impl Container {
             Endpoint::Message => self.message(now, agent_id, body),
             Endpoint::Health => self.health(now),
             Endpoint::Tell => {
-                self.told.push((now, path.to_owned()));
+                self.posted.push((now, path.to_owned()));
                 SimAnswer::http(self.latency, 200, "{}")
             }
         })

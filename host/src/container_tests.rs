@@ -48,6 +48,7 @@ fn kinds(voices: &[Voice]) -> Vec<String> {
             Says::EvictionContext { branch, .. } => format!("{at} saved {branch}"),
             Says::Evicting => format!("{at} evicting"),
             Says::Ready { nonce } => format!("{at} ready {nonce}"),
+            other => format!("{at} {other:?}"),
         }
     };
     voices.iter().map(kind).collect()

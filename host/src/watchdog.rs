@@ -104,7 +104,7 @@ fn keys(effect: &Effect) -> Vec<String> {
         Effect::PostWebhook(post) => vec![format!("post {}", post.delivery_id)],
         Effect::MessageAgent(m) => vec![format!("message {}", m.agent_id)],
         Effect::ReportToFleet(_) => vec!["report".to_owned()],
-        Effect::Emit(_) => Vec::new(),
+        Effect::Emit(_) | Effect::Broadcast(_) => Vec::new(),
     }
 }
 
@@ -119,5 +119,6 @@ fn brief(effect: &Effect) -> String {
         Effect::MessageAgent(m) => format!("message {}: {}", m.agent_id.short(), cut(m.prompt.clone())),
         Effect::ReportToFleet(report) => cut(format!("{report:?}")),
         Effect::Emit(point) => point.event.to_owned(),
+        Effect::Broadcast(frame) => cut(frame.to_string()),
     }
 }

@@ -72,6 +72,7 @@ fn ended(world: &World) -> Vec<String> {
         Outcome::Probed { scope, result, .. } => format!("probed {scope} {}", result.is_ok()),
         Outcome::Posted { delivery_id, answer } => format!("post {delivery_id} {}", told_in(answer)),
         Outcome::Reported { delivered } => format!("reported {delivered}"),
+        Outcome::Told { .. } | Outcome::Messaged { .. } => format!("{outcome:?}"),
     };
     world.outcomes.iter().map(|(at, o)| format!("{} {}", at.since(START), told(o))).collect()
 }

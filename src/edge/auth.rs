@@ -125,14 +125,16 @@ pub fn admit(
             Ok(admitted(Actor::User { sub }, Ownership::Settled))
         }
         (Kind::User, Claims::Operator { sub }) => Ok(admitted(Actor::Operator { sub }, Ownership::Settled)),
-        (Kind::Town | Kind::TownOrContainer | Kind::Rig | Kind::Agent | Kind::Mayor, Claims::User { sub }) => {
-            Ok(admitted(Actor::User { sub: sub.clone() }, Ownership::OwnedBy(sub)))
-        }
-        (Kind::Town | Kind::TownOrContainer | Kind::Rig | Kind::Agent | Kind::Mayor, Claims::Operator { sub }) => {
-            Ok(admitted(Actor::Operator { sub }, Ownership::Exists))
-        }
+        (
+            Kind::Town | Kind::Socket | Kind::TownOrContainer | Kind::Rig | Kind::Agent | Kind::Mayor,
+            Claims::User { sub },
+        ) => Ok(admitted(Actor::User { sub: sub.clone() }, Ownership::OwnedBy(sub))),
+        (
+            Kind::Town | Kind::Socket | Kind::TownOrContainer | Kind::Rig | Kind::Agent | Kind::Mayor,
+            Claims::Operator { sub },
+        ) => Ok(admitted(Actor::Operator { sub }, Ownership::Exists)),
         // A valid token of the wrong sort is 403: 401 would make its owner fetch another one just like it.
-        (Kind::User | Kind::Town, Claims::Container(_) | Claims::Agent(_)) => {
+        (Kind::User | Kind::Town | Kind::Socket, Claims::Container(_) | Claims::Agent(_)) => {
             Err(Refusal::forbidden("Forbidden: this route takes a user's or an operator's token"))
         }
         (Kind::Container | Kind::Refresh, Claims::User { .. } | Claims::Operator { .. }) => {
@@ -170,6 +172,25 @@ pub fn admit_refresh(
         return Err(Refusal::forbidden("Cross-town access denied"));
     }
     Ok((claims, expired))
+}
+
+/// Lets a client in that wants a socket: by the ticket in its query (browsers cannot set headers), else by its token.
+/// Returns the ticket's id, empty if there is none, and what is still to be confirmed.
+pub fn admit_socket(
+    matched: &Matched,
+    caller: Credentials<'_>,
+    ticket: Option<&str>,
+    path: &str,
+    policy: Policy<'_>,
+    now: Timestamp,
+) -> Result<(String, Ownership), Refusal> {
+    match ticket {
+        Some(ticket) if !policy.is_off() => {
+            let id = token::verify_ticket(ticket, path, policy.required_secret()?, now);
+            Ok((id.map_err(|e| refused(matched.kind, e))?, Ownership::Exists))
+        }
+        _ => Ok((String::new(), admit(matched, caller, policy, now)?.ownership)),
+    }
 }
 
 /// What a body says about its actor must agree with who asks: a container's agent speaks for itself only. Without an
@@ -249,7 +270,7 @@ fn unchecked(matched: &Matched, caller: Credentials<'_>) -> Admitted {
             admitted(Actor::Container { agent_id: speaker(matched, header), dispatch_id }, Ownership::Settled)
         }
         // The owner's routes are never an agent's, whatever the headers say.
-        Kind::Town | Kind::TownOrContainer | Kind::Rig | Kind::Agent | Kind::Mayor => {
+        Kind::Town | Kind::Socket | Kind::TownOrContainer | Kind::Rig | Kind::Agent | Kind::Mayor => {
             admitted(Actor::Operator { sub: "development".to_owned() }, Ownership::Exists)
         }
     }
@@ -269,7 +290,8 @@ fn refused(kind: Kind, e: TokenError) -> Refusal {
         | Kind::Mayor
         | Kind::Container
         | Kind::Internal
-        | Kind::Refresh => Refusal::unauthorized(e.code(), &e.to_string()),
+        | Kind::Refresh
+        | Kind::Socket => Refusal::unauthorized(e.code(), &e.to_string()),
     }
 }
 

@@ -65,7 +65,7 @@ pub async fn pass(door: Door<'_>, req: &Request, body: &[u8]) -> Result<Sent, Re
         let why = response.text().await.unwrap_or_default();
         return Err(Refusal::new(503, "container_down", format!("No answer: {why}")));
     }
-    Ok(Sent { status: response.status_code(), body: String::new(), retry_after: None, passed: Some(response) })
+    Ok(Sent::passed(response))
 }
 
 /// `POST container-events`: one data point, which costs the town nothing.

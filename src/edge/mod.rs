@@ -18,6 +18,8 @@ pub mod request;
 pub mod route;
 #[cfg(target_arch = "wasm32")]
 pub mod serve;
+#[cfg(target_arch = "wasm32")]
+mod sockets;
 pub mod token;
 #[cfg(target_arch = "wasm32")]
 mod users;

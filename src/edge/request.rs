@@ -43,6 +43,8 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
         | Route::GetRig
         | Route::DeleteRig
         | Route::RefreshContainerToken
+        | Route::StatusTicket
+        | Route::StatusSocket
         | Route::ContainerEvents
         | Route::StartInContainer
         | Route::StopInContainer

@@ -23,6 +23,8 @@ pub enum Kind {
     Container,
     /// A container token that may have expired (C-exp).
     Refresh,
+    /// A socket: whoever has a ticket for it, or may come in as `Town`.
+    Socket,
     /// Another service, by a secret of its own (I).
     Internal,
 }
@@ -82,6 +84,8 @@ routes! {
     Town "POST" "/api/towns/:town/escalations/:escalation/acknowledge" => AcknowledgeEscalation,
     Town "GET" "/api/towns/:town/audit" => ListAudit,
     Town "GET" "/debug/towns/:town/status" => DebugStatus,
+    Town "POST" "/api/towns/:town/status/ticket" => StatusTicket,
+    Socket "GET" "/api/towns/:town/status/ws" => StatusSocket,
 
     // The mayor (`protocol.md` 3.5).
     Town "POST" "/api/towns/:town/mayor/message" => MessageMayor,
@@ -267,9 +271,13 @@ mod tests {
                 Kind::User => &[":user"],
                 Kind::Agent => &[":town", ":rig", ":agent"],
                 Kind::Rig => &[":town", ":rig"],
-                Kind::Town | Kind::TownOrContainer | Kind::Mayor | Kind::Container | Kind::Refresh | Kind::Internal => {
-                    &[":town"]
-                }
+                Kind::Town
+                | Kind::TownOrContainer
+                | Kind::Mayor
+                | Kind::Container
+                | Kind::Refresh
+                | Kind::Socket
+                | Kind::Internal => &[":town"],
             };
             for part in needs {
                 assert!(pattern.split('/').any(|s| s == *part), "{kind:?} {pattern} lacks {part}");

@@ -15,6 +15,7 @@ use super::{
     fleet::{FleetAnswer, FleetRequest, TownRow},
     request,
     route::{self, Kind, Matched, Route},
+    sockets,
     token::{self, ContainerClaims},
     users,
 };
@@ -56,19 +57,26 @@ pub async fn serve(mut req: Request, env: Env) -> Result<Response> {
     .await;
     // Nothing is shared between requests, so a panic has left nothing behind.
     let sent = sent.unwrap_or_else(|Panicked| Err(Refusal::internal()));
-    let sent = sent.unwrap_or_else(|refusal| Sent::from(refusal.answer()));
+    let mut sent = sent.unwrap_or_else(|refusal| Sent::from(refusal.answer()));
     discard(&mut req).await;
-    let headers = header_map(&cors)?;
-    if let Some(passed) = sent.passed {
-        let kind = passed.headers().get("Content-Type")?;
-        kind.map_or(Ok(()), |kind| headers.set("Content-Type", &kind))?;
-        return Ok(passed.with_headers(headers));
+    if let Some(answer) = sent.passed.take_if(|answer| answer.status_code() == SWITCHING) {
+        // A socket has no use for headers.
+        return Ok(answer);
     }
+    let headers = header_map(&cors)?;
     headers.set("Content-Type", "application/json")?;
     // What a town says is true now and nobody else's business.
     headers.set("Cache-Control", "no-store")?;
     if let Some(value) = &sent.retry_after {
         headers.set("Retry-After", value)?;
+    }
+    if let Some(answer) = sent.passed {
+        for name in ["Content-Type", "Retry-After"] {
+            if let Some(value) = answer.headers().get(name)? {
+                headers.set(name, &value)?;
+            }
+        }
+        return Ok(answer.with_headers(headers));
     }
     Ok(Response::from_bytes(sent.body.into_bytes())?.with_status(sent.status).with_headers(headers))
 }
@@ -81,6 +89,9 @@ fn header_map(pairs: &[(&str, String)]) -> Result<Headers> {
     Ok(headers)
 }
 
+/// The status of an answer that is a WebSocket.
+const SWITCHING: u16 = 101;
+
 /// An answer as it goes out.
 #[derive(Debug)]
 pub struct Sent {
@@ -90,8 +101,16 @@ pub struct Sent {
     pub body: String,
     /// The `Retry-After` header.
     pub retry_after: Option<String>,
-    /// The container's own answer, which goes out as it came.
+    /// An object's or the container's own answer, which goes out unread, in place of `status` and `body`.
     pub passed: Option<Response>,
+}
+
+impl Sent {
+    /// An object's answer, unread.
+    #[must_use]
+    pub const fn passed(answer: Response) -> Self {
+        Self { status: 0, body: String::new(), retry_after: None, passed: Some(answer) }
+    }
 }
 
 impl From<Answer> for Sent {
@@ -146,11 +165,17 @@ impl Door<'_> {
         if self.matched.kind == Kind::Refresh {
             return self.refresh(caller).await;
         }
+        if self.matched.kind == Kind::Socket {
+            return sockets::open(self, req, caller).await;
+        }
         let admitted = auth::admit(self.matched, caller, self.settings.policy(), clock::now())?;
         let bytes = read(req, length.as_deref(), MAX_BODY_BYTES).await?;
         let body = Body::parse(&bytes);
         self.confirm(&admitted.ownership).await?;
 
+        if self.matched.route == Route::StatusTicket {
+            return sockets::ticket(self);
+        }
         let url = req.inner().url();
         let raw_query = Query::of_url(&url);
         // Read here to refuse what is malformed; read again by the object to be carried out.
@@ -197,7 +222,8 @@ impl Door<'_> {
         }
     }
 
-    async fn confirm(self, ownership: &Ownership) -> Result<(), Refusal> {
+    /// Confirms with the registry what the token could not say.
+    pub async fn confirm(self, ownership: &Ownership) -> Result<(), Refusal> {
         if *ownership == Ownership::Settled {
             return Ok(());
         }

@@ -1,9 +1,10 @@
 //! HS256 tokens: signed and verified here and nowhere else, compared in constant time by `Mac::verify_slice`.
 //!
 //! Guarantee: nothing of a token is believed before its signature is checked, and an algorithm other than HS256 is
-//! never tried. Three scopes exist: `user` and `operator` (both need `iat` and `exp`), and `container` (`iat`
-//! mandatory, at most eight hours old, `exp` obeyed if present; `protocol.md` 5.2). A token without a scope that names an
-//! agent is a legacy agent token of the predecessor, under the rules of a container's; none is ever signed here.
+//! never tried. Four scopes exist: `user` and `operator` (both need `iat` and `exp`), `container` (`iat` mandatory, at
+//! most eight hours old, `exp` obeyed if present; `protocol.md` 5.2), and `ticket`, which opens one socket and is nobody's
+//! token. A token without a scope that names an agent is a legacy agent token of the predecessor, under the rules of a
+//! container's; none is ever signed here.
 
 use crate::town::time::{SECOND, Timestamp};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,6 +16,8 @@ use sha2::Sha256;
 pub const CONTAINER_TOKEN_SECONDS: i64 = 8 * 3_600;
 /// How long after its expiry a container token can still be exchanged for a new one, in seconds: `protocol.md` 1.3.
 pub const REFRESH_GRACE_SECONDS: i64 = 24 * 3_600;
+/// How long a ticket for a socket can be used, in seconds: as the predecessor's container has it (`protocol.md` 4.3).
+pub const TICKET_SECONDS: i64 = 60;
 /// How far the clock of the machine that signed may be ahead of ours, in seconds.
 const CLOCK_SKEW_SECONDS: i64 = 60;
 /// No token of ours comes near this; longer ones are not worth hashing.
@@ -156,6 +159,27 @@ pub fn sign_container(claims: &ContainerClaims, secret: &str, now: Timestamp) ->
         }),
         secret,
     )
+}
+
+/// Signs a ticket with an id of its own for the socket at `path`; also returns when it expires, in seconds since 1970.
+#[must_use]
+pub fn sign_ticket(path: &str, id: &str, secret: &str, now: Timestamp) -> (String, i64) {
+    let iat = now.0.div_euclid(SECOND);
+    let exp = iat.saturating_add(TICKET_SECONDS);
+    (sign(&json!({ "scope": "ticket", "path": path, "jti": id, "iat": iat, "exp": exp }), secret), exp)
+}
+
+/// The id of a ticket, if it is one for the socket at `path`. The path names the town.
+pub fn verify_ticket(ticket: &str, path: &str, secret: &str, now: Timestamp) -> Result<String, TokenError> {
+    let claims = signed_claims(ticket, secret)?;
+    let says = |key: &str, value: &str| claims.get(key).and_then(Json::as_str) == Some(value);
+    if !says("scope", "ticket") || !says("path", path) {
+        return Err(TokenError::Payload);
+    }
+    match seconds(&claims, "exp")? {
+        Some(exp) if exp > now.0.div_euclid(SECOND) => name(&claims, "jti").ok_or(TokenError::Payload),
+        _ => Err(TokenError::Expired),
+    }
 }
 
 /// Signs any claims.
@@ -329,6 +353,20 @@ mod tests {
         for garbage in ["", ".", "..", "a.b", "a.b.c.d", "ä.ö.ü", "e30.e30.e30"] {
             assert_eq!(verify(garbage, SECRET, NOW), Err(TokenError::Unreadable), "{garbage}");
         }
+    }
+
+    #[test]
+    fn a_ticket_opens_the_socket_at_its_path_for_a_minute_and_nothing_else() {
+        let (ticket, exp) = sign_ticket("/api/towns/t/status/ws", "j", SECRET, NOW);
+        assert_eq!(exp, S + TICKET_SECONDS);
+        let at = |path: &str, secret: &str, after: i64| verify_ticket(&ticket, path, secret, NOW.plus(after * SECOND));
+        assert_eq!(at("/api/towns/t/status/ws", SECRET, 59), Ok("j".to_owned()));
+        assert_eq!(at("/api/towns/t/status/ws", SECRET, 60), Err(TokenError::Expired));
+        assert_eq!(at("/api/towns/u/status/ws", SECRET, 0), Err(TokenError::Payload));
+        assert_eq!(at("/api/towns/t/status/ws", "another", 0), Err(TokenError::Signature));
+        assert_eq!(verify(&ticket, SECRET, NOW), Err(TokenError::Payload), "it is nobody's token");
+        let person = sign(&json!({"sub": "u", "scope": "user", "iat": S, "exp": S + 9, "path": "/p"}), SECRET);
+        assert_eq!(verify_ticket(&person, "/p", SECRET, NOW), Err(TokenError::Payload), "and a token is no ticket");
     }
 
     #[test]

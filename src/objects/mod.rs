@@ -9,3 +9,4 @@ mod response;
 #[allow(missing_docs, reason = "the macro writes undocumented exports beside each object")]
 pub mod town_do;
 mod town_loop;
+mod watch;

@@ -142,6 +142,8 @@ impl Performer {
                     self.emit(&whose.town_id, &point);
                     None
                 }
+                // The object itself holds the sockets, and has told them.
+                Effect::Broadcast(_) => None,
             }
         })
     }
@@ -314,7 +316,8 @@ pub fn agents_of(effect: &Effect) -> Vec<AgentId> {
         | Effect::TellContainer { .. }
         | Effect::PostWebhook(_)
         | Effect::ReportToFleet(_)
-        | Effect::Emit(_) => Vec::new(),
+        | Effect::Emit(_)
+        | Effect::Broadcast(_) => Vec::new(),
     }
 }
 

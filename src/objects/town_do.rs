@@ -20,6 +20,7 @@ use super::{
     perform::{Performer, Whose},
     response::response,
     town_loop::Turns,
+    watch::{Shown, with_alarm},
 };
 use crate::{
     edge::{
@@ -31,7 +32,7 @@ use crate::{
     platform::{
         alarm, clock, errors,
         ids::{self, RandomIds},
-        log, panic_probe, panics,
+        log, panic_probe, panics, sockets,
         sql::ObjectSql,
     },
     town::{
@@ -57,7 +58,10 @@ use std::{
     rc::Rc,
     time::Duration,
 };
-use worker::{Delay, DurableObject, Env, Request, Response, Result, State, Storage, durable_object};
+use worker::{
+    Delay, DurableObject, Env, Error, Request, Response, Result, Socket, State, Storage, WebSocket,
+    WebSocketIncomingMessage, durable_object,
+};
 
 /// An alarm that should have rung this long ago is stuck, not late (cloudflare-docs #18324).
 const ALARM_GRACE: Millis = 5 * SECOND;
@@ -65,11 +69,11 @@ const ALARM_GRACE: Millis = 5 * SECOND;
 const FAREWELL: Millis = 15 * SECOND;
 
 /// A town's object.
-#[durable_object(alarm)]
+#[durable_object]
 #[derive(Debug)]
 pub struct TownDO {
-    state: State,
-    sql: ObjectSql,
+    pub(super) state: State,
+    pub(super) sql: ObjectSql,
     migrated: std::result::Result<(), String>,
     pub(super) resumed: Cell<bool>,
     pub(super) deleted: Cell<bool>,
@@ -81,6 +85,7 @@ pub struct TownDO {
     pulses: Pulses,
     pub(super) performer: Rc<Performer>,
     pub(super) turns: Turns,
+    pub(super) shown: Shown,
 }
 
 /// Whose town this is.
@@ -111,11 +116,15 @@ impl DurableObject for TownDO {
             pulses: Pulses::new(now),
             performer: Rc::new(Performer::new(env)),
             turns: Turns::new(),
+            shown: Shown::default(),
         }
     }
 
     async fn fetch(&self, mut req: Request) -> Result<Response> {
         let path = req.path();
+        if path == "/watch" {
+            return panics::caught(self.watch(&req)).await.unwrap_or_else(|_| response(&Refusal::internal().answer()));
+        }
         if let Ok(answer) = panics::caught(self.answer(&path, &mut req)).await {
             return response(&answer?);
         }
@@ -145,6 +154,24 @@ impl DurableObject for TownDO {
             }
         }
         Response::empty()
+    }
+
+    async fn connect(&self, _socket: Socket) -> Result<()> {
+        Err(Error::RustError("a town takes no connections".to_owned()))
+    }
+
+    /// Whoever watches has nothing to say.
+    async fn websocket_message(&self, _socket: WebSocket, _message: WebSocketIncomingMessage) -> Result<()> {
+        Ok(())
+    }
+
+    async fn websocket_close(&self, socket: WebSocket, code: usize, _reason: String, _clean: bool) -> Result<()> {
+        sockets::answer_close(&socket, code);
+        Ok(())
+    }
+
+    async fn websocket_error(&self, _socket: WebSocket, _error: Error) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -191,7 +218,7 @@ impl TownDO {
     }
 
     /// Why nothing can be asked of this object, if so.
-    fn refused(&self) -> Option<Refusal> {
+    pub(super) fn refused(&self) -> Option<Refusal> {
         if let Err(why) = &self.migrated {
             let text = format!("migration refused: {why}");
             log::error("town.migrate", &self.state.id().name().unwrap_or_default(), &text);
@@ -250,6 +277,7 @@ impl TownDO {
             Ok(mut reply) => {
                 panic_probe::go("answer", probed);
                 let alarm = self.see_to_alarm(reply.quiet && !resumed).await;
+                self.show(alarm);
                 if shows_cost {
                     self.add_cost(&mut reply.data, alarm);
                 }
@@ -266,21 +294,19 @@ impl TownDO {
         }
     }
 
-    fn handle(&self, verb: &str, actor: &Actor, command: Command) -> std::result::Result<Reply, TownError> {
+    pub(super) fn handle(&self, verb: &str, actor: &Actor, command: Command) -> std::result::Result<Reply, TownError> {
         let ids = RandomIds;
-        let ctx = Ctx::new(clock::now(), &ids).remembering(&self.pulses);
+        let ctx = Ctx::new(clock::now(), &ids).remembering(&self.pulses).watched(self.watched());
         let reply = self.ledger.measure(&self.sql, verb, || Town::new(&self.sql).handle(&ctx, actor, command))?;
         for effect in &reply.effects {
-            if let Effect::Emit(point) = effect {
-                self.performer.emit(&self.town_id(), point);
-            }
+            self.say(effect);
         }
         Ok(reply)
     }
 
     pub(super) fn tick(&self) -> std::result::Result<Vec<Effect>, String> {
         let ids = RandomIds;
-        let ctx = Ctx::new(clock::now(), &ids).remembering(&self.pulses);
+        let ctx = Ctx::new(clock::now(), &ids).remembering(&self.pulses).watched(self.watched());
         let mut effects =
             self.ledger.measure(&self.sql, TICK, || Town::new(&self.sql).tick(&ctx)).map_err(|e| words(&e))?;
         for effect in &mut effects {
@@ -297,7 +323,7 @@ impl TownDO {
 
     pub(super) fn settle(&self, outcome: Outcome) -> std::result::Result<Vec<Effect>, String> {
         let ids = RandomIds;
-        let ctx = Ctx::new(clock::now(), &ids).remembering(&self.pulses);
+        let ctx = Ctx::new(clock::now(), &ids).remembering(&self.pulses).watched(self.watched());
         self.ledger.measure(&self.sql, "settle", || Town::new(&self.sql).settle(&ctx, outcome)).map_err(|e| words(&e))
     }
 
@@ -372,12 +398,7 @@ impl TownDO {
     fn add_cost(&self, data: &mut Json, alarm: Option<Timestamp>) {
         let cost = self.ledger.cost(self.sql.usage(), self.performer.container_calls());
         if let Some(status) = data.get_mut("alarmStatus") {
-            // `protocol.md` 2.12; there is no interval, since a town is woken by its deadlines.
-            let next = json!({ "nextFireAt": alarm, "intervalMs": 0, "intervalLabel": "on demand" });
-            match status.as_object_mut() {
-                Some(status) => drop(status.insert("alarm".to_owned(), next)),
-                None => *status = json!({ "alarm": next }),
-            }
+            *status = with_alarm(status.take(), alarm);
         }
         let dispatch = if data.get("dispatch").is_some() { data.get_mut("dispatch") } else { Some(data) };
         if let Some(dispatch) = dispatch.and_then(Json::as_object_mut) {
@@ -386,7 +407,7 @@ impl TownDO {
         }
     }
 
-    fn failure(&self, verb: &str, e: TownError) -> Answer {
+    pub(super) fn failure(&self, verb: &str, e: TownError) -> Answer {
         if matches!(e, TownError::Storage(_)) {
             log::error(&format!("town.{verb}"), &self.town_id(), &words(&e));
         }
@@ -399,6 +420,7 @@ impl TownDO {
         // From here on every request is answered 404, also during the awaits below, and no alarm loop acts any more.
         self.deleted.set(true);
         self.turns.stop();
+        sockets::close_all(&self.state, "the town was deleted");
         let stops = self.last_stops();
         let town = self.who();
         panic_probe::at("delete", &town.owner_user_id);

@@ -200,6 +200,7 @@ impl TownDO {
             let started = self.tick_and_launch();
             let now = clock::now();
             let wake = self.wake_after_tick(now, started);
+            self.show(wake);
             if self.turns.flight.borrow().running.is_empty() || now.since(began) > LOOP_LIMIT {
                 break wake;
             }
@@ -328,9 +329,7 @@ impl TownDO {
         let who = self.who();
         let mut flight = self.turns.flight.borrow_mut();
         for effect in effects {
-            if let Effect::Emit(point) = &effect {
-                self.performer.emit(&who.town_id, point);
-            } else {
+            if !self.say(&effect) {
                 let agents = agents_of(&effect);
                 flight.waiting.push_back(Waiting { effect, agents });
             }

@@ -14,6 +14,7 @@ pub mod log;
 pub mod panic_probe;
 pub mod panics;
 pub mod settings;
+pub mod sockets;
 pub mod sql;
 pub mod stub;
 pub mod town_container;

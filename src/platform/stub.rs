@@ -10,7 +10,7 @@ use crate::edge::{
     envelope::Refusal,
     fleet::{FleetAnswer, FleetRequest},
 };
-use worker::{Env, Error, Result};
+use worker::{Env, Error, Request, Response, Result};
 
 /// The one registry.
 const FLEET_NAME: &str = "fleet";
@@ -28,11 +28,15 @@ pub struct Answered {
 
 /// Posts to an object. A new stub each time: one that has thrown stays broken.
 pub async fn post(env: &Env, binding: &str, name: &str, path: &str, body: &str) -> Result<Answered> {
-    let stub = env.durable_object(binding)?.id_from_name(name)?.get_stub()?;
     let request = http::request("POST", &format!("https://object{path}"), &[], Some(body))?;
-    let mut response = stub.fetch_with_request(request).await?;
+    let mut response = pass(env, binding, name, request).await?;
     let retry_after = response.headers().get("Retry-After")?;
     Ok(Answered { status: response.status_code(), body: response.text().await?, retry_after })
+}
+
+/// Hands a request to an object, and its answer back unread: either may be large, and the answer a socket.
+pub async fn pass(env: &Env, binding: &str, name: &str, request: Request) -> Result<Response> {
+    env.durable_object(binding)?.id_from_name(name)?.get_stub()?.fetch_with_request(request).await
 }
 
 /// Asks the registry.

@@ -316,6 +316,8 @@ pub enum Command {
     ProbeBreaker { scope: String },
     /// `GET /api/towns/:t/audit`.
     ListAudit { page: Page },
+    /// The status snapshot (`protocol.md` 2.12) for whoever watches, without alarm, which the object adds.
+    Snapshot,
     /// `GET /debug/towns/:t/status` (without alarm and cost, which the object adds).
     DebugStatus,
 

@@ -6,6 +6,7 @@
 use super::id::{AgentId, AttemptId};
 use super::time::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
 /// Something to do outside the town.
@@ -41,6 +42,8 @@ pub enum Effect {
     ReportToFleet(FleetReport),
     /// One Analytics Engine data point. Never fails anything.
     Emit(DataPoint),
+    /// One frame for whoever watches the town ([`super::frame`]). Neither booked nor answered.
+    Broadcast(Json),
 }
 
 /// The start of an agent process.

@@ -2,6 +2,7 @@
 
 use super::Ctx;
 use super::error::TownError;
+use super::frame;
 use super::id::{AgentId, BeadId};
 use super::policy::{EVENT_RETENTION, EVENTS_KEPT, LIST_DEFAULT, LIST_MAX, RULE_ROWS};
 use super::sql::{Row, Sql, SqlError, each, first};
@@ -66,7 +67,7 @@ pub fn record(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, what: Happening<'_>) 
             ctx.now.into(),
         ],
     )?;
-    Ok(())
+    frame::bead(sql, ctx, bead, what.kind, what.new)
 }
 
 fn read(r: &Row) -> Result<BeadEvent, SqlError> {

@@ -25,6 +25,7 @@ pub mod error;
 pub mod escalation;
 pub mod event;
 pub mod explain;
+pub mod frame;
 pub mod handle;
 pub mod id;
 pub mod live;
@@ -63,7 +64,7 @@ use std::cell::RefCell;
 use time::Timestamp;
 
 /// What a verb is given beside its arguments: the time, a source of ids, the memory of its object, and a place for data
-/// points.
+/// points and frames.
 pub struct Ctx<'a> {
     /// The time of this call.
     pub now: Timestamp,
@@ -71,19 +72,27 @@ pub struct Ctx<'a> {
     pub ids: &'a dyn Ids,
     /// Heartbeats that the object remembers; without it every one is written into its row.
     pub pulses: Option<&'a Pulses>,
-    points: RefCell<Vec<DataPoint>>,
+    /// Somebody watches the town: frames are worth building.
+    pub watched: bool,
+    said: RefCell<Vec<Effect>>,
 }
 
 impl<'a> Ctx<'a> {
     /// A context for one call, without a memory.
     #[must_use]
     pub const fn new(now: Timestamp, ids: &'a dyn Ids) -> Self {
-        Self { now, ids, pulses: None, points: RefCell::new(Vec::new()) }
+        Self { now, ids, pulses: None, watched: false, said: RefCell::new(Vec::new()) }
     }
     /// The same with the memory of the object. Who gives it to one verb must give it to every verb.
     #[must_use]
     pub const fn remembering(mut self, pulses: &'a Pulses) -> Self {
         self.pulses = Some(pulses);
+        self
+    }
+    /// The same while somebody watches, or nobody does.
+    #[must_use]
+    pub const fn watched(mut self, watched: bool) -> Self {
+        self.watched = watched;
         self
     }
     /// Runs a verb in a savepoint; if it is undone, what it had read of the rows is forgotten.
@@ -96,10 +105,16 @@ impl<'a> Ctx<'a> {
     }
     /// Notes a data point; it becomes an effect of the verb that is running, if that succeeds.
     pub fn emit(&self, point: DataPoint) {
-        self.points.borrow_mut().push(point);
+        self.said.borrow_mut().push(Effect::Emit(point));
     }
-    fn drain_points(&self) -> Vec<Effect> {
-        self.points.borrow_mut().drain(..).map(Effect::Emit).collect()
+    /// Notes a frame for whoever watches ([`frame`]); an effect like a data point. While nobody watches it is dropped.
+    pub fn broadcast(&self, frame: Json) {
+        if self.watched {
+            self.said.borrow_mut().push(Effect::Broadcast(frame));
+        }
+    }
+    fn drain_said(&self) -> Vec<Effect> {
+        self.said.take()
     }
 }
 
@@ -112,7 +127,7 @@ pub struct Reply {
     pub data: Json,
     /// Nothing that a rule compares with the time has moved earlier: the shell need not ask for `next_wake`.
     pub quiet: bool,
-    /// Data points only; everything else a command causes is booked in rows and found by the next tick.
+    /// Data points and frames only; everything else a command causes is booked in rows and found by the next tick.
     pub effects: Vec<Effect>,
 }
 
@@ -153,21 +168,21 @@ impl<'a> Town<'a> {
     /// Applies a command, or refuses it and changes nothing.
     pub fn handle(&self, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> Result<Reply, TownError> {
         let mut reply = ctx.atomically(self.sql, || handle::handle(self.sql, ctx, actor, command))?;
-        reply.effects.extend(ctx.drain_points());
+        reply.effects.extend(ctx.drain_said());
         Ok(reply)
     }
 
     /// Fires every rule that is due, books what it starts, and returns the effects to perform.
     pub fn tick(&self, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
         let mut effects = ctx.atomically(self.sql, || reconcile::tick(self.sql, ctx))?;
-        effects.extend(ctx.drain_points());
+        effects.extend(ctx.drain_said());
         Ok(effects)
     }
 
     /// Records how an effect ended. Late and repeated outcomes change nothing.
     pub fn settle(&self, ctx: &Ctx<'_>, outcome: Outcome) -> Result<Vec<Effect>, TownError> {
         let mut effects = ctx.atomically(self.sql, || dispatch::settle::settle(self.sql, ctx, outcome))?;
-        effects.extend(ctx.drain_points());
+        effects.extend(ctx.drain_said());
         Ok(effects)
     }
 

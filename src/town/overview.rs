@@ -284,7 +284,7 @@ pub fn debug(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
 }
 
 /// The status snapshot of `protocol.md` 2.12; the object adds `alarm`.
-fn snapshot(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
+pub fn snapshot(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
     let state = State::load(sql)?;
     let mut agents: Sorted<String, u32> =
         ["working", "waiting", "idle", "stalled", "dead", "total"].map(|k| (k.to_owned(), 0)).into_iter().collect();

@@ -341,6 +341,13 @@ pub const BYTES_IN_HAND: usize = 32 * 1024 * 1024;
 /// work seldom more than a few thousand. With [`BYTES_IN_HAND`], held twice, it leaves a third of the isolate's memory.
 pub const BYTES_RESERVED: usize = 8 * 1024 * 1024;
 
+// ── sockets ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Sockets that one object keeps open: a few people with a few windows each. Every frame is sent to every one.
+pub const SOCKETS_MAX: usize = 32;
+/// When a client that was refused a socket may ask again: somebody may have closed a window by then.
+pub const SOCKETS_RETRY: Millis = 30 * SECOND;
+
 // ── retention: nothing that is appended to grows for ever ────────────────────────────────────────────────────────
 
 /// Attempts are kept this long.

@@ -118,7 +118,7 @@ impl Stage {
 pub fn actor(stage: &Stage, matched: &Matched) -> Actor {
     match matched.kind {
         Kind::Public | Kind::Internal => Actor::System,
-        Kind::User | Kind::Town | Kind::TownOrContainer | Kind::Rig | Kind::Mayor => owner(),
+        Kind::User | Kind::Town | Kind::Socket | Kind::TownOrContainer | Kind::Rig | Kind::Mayor => owner(),
         Kind::Container | Kind::Refresh => Actor::Container { agent_id: None, dispatch_id: None },
         Kind::Agent => {
             let agent = matched.param("agent");

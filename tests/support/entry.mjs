@@ -42,6 +42,9 @@ if (bindings.TEST_SEED !== undefined) {
   };
 }
 
+/** Objects made so far. */
+let lives = 0;
+
 // One for all objects: what a town causes elsewhere is its cost, too.
 const meter = new Meter();
 
@@ -49,6 +52,7 @@ const wrap = (name) =>
   class extends DurableObject {
     constructor(ctx, env) {
       super(ctx, env);
+      this.life = lives += 1;
       this.eye = watching ? new Eye(ctx, name) : null;
       this.inner = new app[name](meter.around(this.eye?.ctx ?? ctx), env);
     }
@@ -59,6 +63,18 @@ const wrap = (name) =>
         await this.gate.opened;
       }
       return this.eye ? this.eye.fetch(request, (r) => this.inner.fetch(r)) : this.inner.fetch(request);
+    }
+
+    webSocketMessage(...given) {
+      return this.inner.webSocketMessage(...given);
+    }
+
+    webSocketClose(...given) {
+      return this.inner.webSocketClose(...given);
+    }
+
+    webSocketError(...given) {
+      return this.inner.webSocketError(...given);
     }
 
     alarm(info) {
@@ -95,6 +111,11 @@ const wrap = (name) =>
       const tables = sql.exec("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").toArray();
       const own = tables.map(({ name }) => name).filter((name) => !/^(_cf_|sqlite_)/.test(name) && !except.includes(name));
       return JSON.stringify(own.map((name) => [name, sql.exec(`SELECT * FROM "${name}"`).toArray()]), null, 1);
+    }
+
+    /** Which life of the object this is: another number each time it was made anew. */
+    tLife() {
+      return this.life;
     }
 
     /** When the alarm is set for, in this object's clock; null if it is not. */

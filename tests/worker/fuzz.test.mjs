@@ -18,7 +18,7 @@ const MB = 1024 * 1024;
 const ERROR_BYTES = 1_000;
 const REFUSAL_BYTES = 16 * 1024;
 /** What our edge and town refuse with; the runtime's own words have no envelope. */
-const OURS = [400, 401, 403, 404, 409, 413, 422, 429];
+const OURS = [400, 401, 403, 404, 409, 413, 422, 426, 429];
 const RUNTIMES = [400, 404, 405, 411, 413, 414, 417, 426, 431, 501];
 
 let h;

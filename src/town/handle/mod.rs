@@ -22,7 +22,7 @@ use super::rig;
 use super::sql::Sql;
 use super::time::Timestamp;
 use super::{
-    agent, audit, container, drain, escalation, event, explain, mail, molecule, notify, nudge, overview, prime,
+    agent, audit, container, drain, escalation, event, explain, frame, mail, molecule, notify, nudge, overview, prime,
     redrive, registry, review,
 };
 use serde_json::{Value as Json, json};
@@ -130,6 +130,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             }
             late::acted(sql, ctx, &agent_id, actor)?;
             agent::say(sql, ctx, &agent_id, message)?;
+            frame::agent_status(ctx, &agent_id, message);
             if let Some(bead) = &agent.hook {
                 let what = event::Happening {
                     kind: "agent_status",
@@ -237,6 +238,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         }
         Command::ProbeBreaker { scope } => overrides::probe(sql, ctx, actor, &scope),
         Command::ListAudit { page } => Ok(Reply::ok(audit::list(sql, &page)?)?.quietly()),
+        Command::Snapshot => Ok(Reply::ok(overview::snapshot(sql, ctx)?)?.quietly()),
         Command::DebugStatus => Ok(Reply::ok(overview::debug(sql, ctx)?)?.quietly()),
 
         Command::ContainerEviction => Reply::ok(drain::begin(sql, ctx)?),
