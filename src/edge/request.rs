@@ -215,9 +215,14 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             f.text("rig_id");
             let (subject, body) = (f.text("subject"), f.text("body"));
             let from = from_agent_id.clone();
-            let command = f.done(Command::SendMail { from_agent_id, to_agent_id, subject, body })?;
+            let command = f.done(Command::MayorMail { from_agent_id, to_agent_id, subject, body })?;
             speaks_for(actor, "from_agent_id", &from)?;
             command
+        }
+        Route::UiAction | Route::MayorUiAction => {
+            let f = Fields::required(body);
+            let action = f.any("action");
+            f.done(Command::UiAction { action })?
         }
         Route::MessageMayor | Route::InternalMessage => {
             let mut f = Fields::required(body);

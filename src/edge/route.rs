@@ -96,6 +96,7 @@ routes! {
     Town "POST" "/api/towns/:town/mayor/completed" => MayorCompleted,
     Town "POST" "/api/towns/:town/mayor/destroy" => DestroyMayor,
     Town "POST" "/api/towns/:town/mayor/dashboard-context" => DashboardContext,
+    Town "POST" "/api/towns/:town/mayor/ui-action" => UiAction,
     TownOrContainer "GET" "/api/towns/:town/mayor-id" => MayorId,
 
     // The container (`protocol.md` 3.2).
@@ -166,6 +167,7 @@ routes! {
     Mayor "POST" "/api/mayor/:town/tools/sling" => MayorSling,
     Mayor "GET" "/api/mayor/:town/tools/rigs" => MayorRigs,
     Mayor "POST" "/api/mayor/:town/tools/mail" => MayorMail,
+    Mayor "POST" "/api/mayor/:town/tools/ui-action" => MayorUiAction,
     Mayor "GET" "/api/mayor/:town/tools/rigs/:rig/agents/:agent/pending-nudges" => MayorNudges,
     Mayor "POST" "/api/mayor/:town/tools/escalations/:escalation/acknowledge" => MayorAcknowledge,
     Mayor "PATCH" "/api/mayor/:town/tools/rigs/:rig/beads/:bead" => UpdateBead,

@@ -76,6 +76,7 @@ impl TownDO {
             Effect::Broadcast(frame) => sockets::send_all(&self.state, &frame.to_string()),
             Effect::StartAgent(_)
             | Effect::StopAgent(_)
+            | Effect::MessageAgent(_)
             | Effect::ObserveAgents(_)
             | Effect::MessageAgent(_)
             | Effect::ProbeContainer { .. }

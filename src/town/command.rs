@@ -268,6 +268,10 @@ pub enum Command {
     DestroyMayor,
     /// `POST …/mayor/dashboard-context`.
     DashboardContext { context: String },
+    /// `POST …/ui-action` of both bases.
+    UiAction { action: Json },
+    /// `POST …/mail` of the mayor base: as `SendMail`, answered 200.
+    MayorMail { from_agent_id: String, to_agent_id: String, subject: String, body: String },
     /// `GET /api/towns/:t/mayor-id`.
     MayorId,
     /// `POST …/agents/:a/waiting`; milliseconds since 1970.

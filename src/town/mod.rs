@@ -51,6 +51,7 @@ pub mod state;
 pub mod text;
 pub mod time;
 pub mod triage;
+pub mod ui_action;
 
 use command::{Actor, Command};
 use effect::{DataPoint, Effect, Outcome};

@@ -7,12 +7,12 @@ use super::super::command::Actor;
 use super::super::dispatch::late::{self, Completion};
 use super::super::error::TownError;
 use super::super::id::AgentId;
-use super::super::mayor;
 use super::super::nudge::{self, Mode, Source, Urgency};
-use super::super::policy::MESSAGE_BYTES;
+use super::super::policy::{MESSAGE_BYTES, SETTING_BYTES};
 use super::super::sql::Sql;
 use super::super::state::State;
-use super::filled;
+use super::super::{mail, mayor};
+use super::{capped, filled};
 use serde_json::json;
 
 /// `POST mayor/message`.
@@ -38,6 +38,23 @@ pub fn completed(
     let said = Completion { status, reason, phase: None, model_status: None };
     late::completed(sql, ctx, actor, &State::load(sql)?.mayor, &said)?;
     Reply::ok(json!({"acknowledged": true}))
+}
+
+/// `POST mail` of both bases. Whether there is such a recipient is not checked (`protocol.md` 3.1).
+pub fn send(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    actor: &Actor,
+    from: String,
+    to: &str,
+    subject: &str,
+    body: &str,
+) -> Result<(), TownError> {
+    capped("from_agent_id", &from, SETTING_BYTES)?;
+    capped("to_agent_id", to, SETTING_BYTES)?;
+    let to = mail::address(sql, to)?;
+    mail::send(sql, ctx, &from, &to, subject, body)?;
+    late::acted(sql, ctx, &AgentId(from), actor)
 }
 
 /// `POST nudge`: by an agent or a person, for an agent of the town.

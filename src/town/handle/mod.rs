@@ -23,7 +23,7 @@ use super::sql::Sql;
 use super::time::Timestamp;
 use super::{
     agent, audit, container, drain, escalation, event, explain, frame, mail, molecule, notify, nudge, overview, prime,
-    redrive, registry, review,
+    redrive, registry, review, ui_action,
 };
 use serde_json::{Value as Json, json};
 
@@ -156,12 +156,12 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             Ok(Reply::ok(mail::take(sql, ctx, &agent_id)?)?.quietly())
         }
         Command::SendMail { from_agent_id, to_agent_id, subject, body } => {
-            capped("from_agent_id", &from_agent_id, SETTING_BYTES)?;
-            capped("to_agent_id", &to_agent_id, SETTING_BYTES)?;
-            let to = mail::address(sql, &to_agent_id)?;
-            mail::send(sql, ctx, &from_agent_id, &to, &subject, &body)?;
-            late::acted(sql, ctx, &AgentId(from_agent_id), actor)?;
+            mayor::send(sql, ctx, actor, from_agent_id, &to_agent_id, &subject, &body)?;
             Reply::created(json!({"sent": true}))
+        }
+        Command::MayorMail { from_agent_id, to_agent_id, subject, body } => {
+            mayor::send(sql, ctx, actor, from_agent_id, &to_agent_id, &subject, &body)?;
+            Reply::ok(json!({"sent": true}))
         }
         Command::ListMail { to, page } => {
             let to = to.as_deref().map(|t| mail::address(sql, t)).transpose()?;
@@ -182,6 +182,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             super::mayor::show(sql, ctx, &context)?;
             Ok(Reply::ok(json!({"stored": true}))?.quietly())
         }
+        Command::UiAction { action } => Ok(Reply::ok(ui_action::show(sql, ctx, &action)?)?.quietly()),
         Command::MayorId => Ok(Reply::ok(super::mayor::id(sql)?)?.quietly()),
         Command::Waiting { agent_id, fired_at } => {
             super::mayor::waiting(sql, ctx, actor, &agent_id, fired_at)?;
