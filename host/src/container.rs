@@ -158,6 +158,12 @@ impl Container {
         self.kill(now);
         self.power = Power::Asleep(boot);
     }
+    /// The process of this agent, if it lives, ends now and like this.
+    pub fn end_now(&mut self, now: Timestamp, agent_id: &str, ending: Ending) {
+        if let Some(process) = self.live.get_mut(agent_id) {
+            process.ends = Some((now, ending));
+        }
+    }
     /// Another process takes over; whatever still ran is gone.
     pub fn restart(&mut self, now: Timestamp) {
         self.kill(now);

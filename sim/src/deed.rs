@@ -51,6 +51,19 @@ pub enum Deed {
     },
     /// An agent writes to the mayor, and escalates.
     Mail(u8),
+    /// A person writes to the mayor.
+    Say,
+    /// The mayor's turn has ended.
+    TurnEnds,
+    /// The mayor's process ends: cleanly, without a word, without a trace.
+    MayorEnds(u8),
+    /// Somebody nudges an agent.
+    Nudge {
+        /// Whom.
+        whom: u8,
+        /// At once.
+        now: bool,
+    },
     /// From now on alarms that are due in a quiet town ring twice, late, or never, so many times in a thousand.
     Alarms {
         /// Twice, late, dropped, or any of these.

@@ -86,7 +86,7 @@ impl Draw<'_> {
 type Kind = (&'static str, i64, i64, fn(&mut Draw));
 
 /// What goes wrong.
-const FAULTS: [Kind; 40] = [
+const FAULTS: [Kind; 41] = [
     ("container dead", 90, 720, |d| {
         d.now(Op::Kill);
         let dead = d.span(30 * SECOND, 4 * HOUR);
@@ -183,6 +183,10 @@ const FAULTS: [Kind; 40] = [
         let (steps, losing) = (d.below(8), d.chance.per_mille(500));
         d.after(0, Deed::CrashInFlight { steps, losing });
     }),
+    ("mayor's session ends", 60, 480, |d| {
+        let how = d.below(3);
+        d.after(0, Deed::MayorEnds(how));
+    }),
     ("webhook down", 60, 480, |d| {
         let kind = 1 + d.below(3);
         d.now(Op::Webhook(kind));
@@ -247,7 +251,7 @@ const FAULTS: [Kind; 40] = [
 ];
 
 /// What people, the mayor and odd agents do.
-const PEOPLE: [Kind; 34] = [
+const PEOPLE: [Kind; 37] = [
     ("burst", 120, 1_440, |d| {
         let n = u16::try_from(d.span(3, 40)).expect("small");
         d.after(0, Deed::Burst(n));
@@ -383,6 +387,12 @@ const PEOPLE: [Kind; 34] = [
     ("checkpoint", 60, 480, |d| {
         let a = d.byte();
         d.now(Op::Checkpoint(a));
+    }),
+    ("message to the mayor", 30, 480, |d| d.after(0, Deed::Say)),
+    ("mayor's turn ends", 30, 480, |d| d.after(0, Deed::TurnEnds)),
+    ("nudge", 30, 480, |d| {
+        let (whom, now) = (d.byte(), d.chance.per_mille(500));
+        d.after(0, Deed::Nudge { whom, now });
     }),
     ("mayor", 60, 480, |d| match d.below(3) {
         0 => d.now(Op::MayorReads),

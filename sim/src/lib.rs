@@ -23,6 +23,7 @@ pub mod cover;
 pub mod deed;
 pub mod draw;
 pub mod flood;
+pub mod letters;
 pub mod play;
 pub mod shrink;
 

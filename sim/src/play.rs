@@ -4,12 +4,15 @@ use crate::cover::{self, Cover, Pairs};
 use crate::deed::{Deed, History, Timed};
 use crate::draw;
 use crate::history::{Op, Play};
+use crate::letters::Letters;
 use gastown::town::command::{Actor, Command, Heartbeat};
 use gastown::town::id::{AgentId, RigId};
 use gastown::town::sql::Sql as _;
 use gastown::town::time::{HOUR, MINUTE, Millis, Timestamp};
+use gastown_host::behaviour::Ending;
 use gastown_host::fault::Endpoint;
 use gastown_host::ids::SplitMix64;
+use gastown_host::owner;
 use gastown_host::sqlite::SqlFault;
 use gastown_host::world::{Ring, World};
 use serde_json::{Value as Json, json};
@@ -188,6 +191,9 @@ struct Run<'a> {
     begun: Timestamp,
     at: Rc<Cell<Millis>>,
     wrong: Rc<RefCell<BTreeMap<&'static str, u64>>>,
+    letters: Letters,
+    /// Somebody reads the mayor's mail in this step.
+    read: bool,
 }
 
 impl<'a> Run<'a> {
@@ -197,7 +203,17 @@ impl<'a> Run<'a> {
         // Only these may fail; whoever is hit must say so and change nothing.
         play.world.tolerate_errors = history.deeds.iter().any(|d| matches!(d.deed, Deed::SqlFails { .. }));
         let begun = play.world.now();
-        Self { history, report, play, cover: Cover::default(), begun, at, wrong: Rc::default() }
+        Self {
+            history,
+            report,
+            play,
+            cover: Cover::default(),
+            begun,
+            at,
+            wrong: Rc::default(),
+            letters: Letters::default(),
+            read: false,
+        }
     }
 
     fn live_to_the_end(mut self) {
@@ -208,6 +224,9 @@ impl<'a> Run<'a> {
         }
         self.run_until(self.begun.plus(self.history.lasts));
         self.play.heal_and_demand_everything();
+        let end = self.play.world.now().plus(2 * HOUR);
+        while !self.letters.all_delivered(&self.play.world) && self.step(end) {}
+        self.letters.demand(&self.play.world);
         // The predecessor's processes do not say for whom they speak, so what one says may be taken for another's.
         if self.history.stops_work && self.play.world.container.always_named_dispatches() {
             self.play.nothing_twice();
@@ -242,6 +261,7 @@ impl<'a> Run<'a> {
         }
         self.at.set(self.play.world.now().since(self.begun));
         self.cover.see(&self.play.world);
+        self.letters.look(&self.play.world, std::mem::take(&mut self.read));
     }
 
     fn run_until(&mut self, end: Timestamp) {
@@ -257,7 +277,10 @@ impl<'a> Run<'a> {
     fn deed(&mut self, timed: &Timed) {
         *self.report.deeds.entry(timed.kind).or_default() += 1;
         match &timed.deed {
-            Deed::Op(op) => self.play.one(op),
+            Deed::Op(op) => {
+                self.read = matches!(op, Op::MayorReads);
+                self.play.one(op);
+            }
             Deed::Burst(n) => {
                 for nth in 0..*n {
                     let rig = u8::try_from(nth % 4).expect("small");
@@ -287,6 +310,33 @@ impl<'a> Run<'a> {
             }
             Deed::Ghost { nth, says } => self.ghost(usize::from(*nth), *says),
             Deed::Mail(a) => self.mail(usize::from(*a)),
+            Deed::Say => {
+                let command = self.letters.next();
+                self.play.tell(&owner(), command);
+                self.letters.given(&self.play.world);
+            }
+            Deed::TurnEnds => {
+                let Some(agent_id) = Letters::mayor(&self.play.world) else { return };
+                let actor = Actor::Container { agent_id: Some(agent_id.clone()), dispatch_id: None };
+                self.play.tell(&actor, Command::Waiting { agent_id, fired_at: None });
+            }
+            Deed::MayorEnds(how) => {
+                let Some(mayor) = Letters::mayor(&self.play.world) else { return };
+                let ending = match how {
+                    0 => Ending::Completed { reason: None },
+                    1 => Ending::Exited { reason: "completed".to_owned() },
+                    _ => Ending::Vanished,
+                };
+                let now = self.play.world.now();
+                self.play.world.container.end_now(now, mayor.as_str(), ending);
+            }
+            Deed::Nudge { whom, now } => {
+                let rows = self.play.world.sql.peek("SELECT agent_id FROM agents ORDER BY seq", &[]);
+                let Some(row) = rows.get(usize::from(*whom) % rows.len().max(1)) else { return };
+                let target = AgentId(row.text(0).expect("an id"));
+                let mode = Some(if *now { "immediate" } else { "wait-idle" }.to_owned());
+                self.play.tell(&owner(), Command::Nudge { target, message: "look up".to_owned(), mode });
+            }
             Deed::Alarms { kind, per_mille, seed } => {
                 let (kind, per_mille, chance) = (*kind, u64::from(*per_mille), SplitMix64::new(*seed));
                 let (name, counted) = (timed.kind, Rc::clone(&self.wrong));

@@ -36,6 +36,11 @@ export class FakeContainer {
    * `killed`: an agent that was alive was killed for it; `ended`: when its process ended, null while it lives.
    */
   starts = [];
+  /**
+   * What processes were really told: {agentId, prompt}, the prompts of mayors' starts and all messages. The predecessor's mayor
+   * does not read the prompt of a start that resumes its session.
+   */
+  told = [];
   /** Every call made to the worker: {at, method, path, status, body}; status 0 = it did not answer. */
   calls = [];
   /**
@@ -59,6 +64,7 @@ export class FakeContainer {
   #timers = new Set();
   #entries = new WeakMap(); // the ledger's line of each process
   #readySent = false;
+  #sessions = new Set(); // mayors whose session the predecessor would resume
   #token = null;
   #town = null;
 
@@ -476,6 +482,11 @@ export class FakeContainer {
       ended: null,
     });
     this.#entries.set(agent, this.starts.at(-1));
+    const resumes = this.kind !== "ours" && this.#sessions.has(body.agentId);
+    if (body.role === "mayor") {
+      this.#sessions.add(body.agentId);
+      if (!resumes) this.told.push({ agentId: body.agentId, prompt: body.prompt });
+    }
     // Ours says at once that it runs; the predecessor waits for its timer.
     if (this.heartbeatMs !== null) this.#beat(agent, this.kind === "ours" ? 0 : this.heartbeatMs);
     if (takes) {
@@ -512,6 +523,7 @@ export class FakeContainer {
       return { status: 500, body: { error: `Agent ${agentId} is not running (status: ${agent.status})` } };
     }
     agent.messageCount += 1;
+    this.told.push({ agentId, prompt: body.prompt });
     return { status: 200, body: { sent: true } };
   }
 
