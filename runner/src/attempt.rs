@@ -18,6 +18,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     fs::OpenOptions,
     io,
     os::unix::fs::OpenOptionsExt,
@@ -104,10 +105,10 @@ impl Attempt {
     pub fn begin(runner: Arc<Runner>, dispatch: Arc<Dispatch>, request: StartRequest) -> io::Result<Self> {
         let agent_directory = runner.workspace.agent(&dispatch.agent)?;
         let directory = runner.workspace.attempt(&dispatch.agent, &dispatch.attempt)?;
-        let mut attempt = Self {
+        let attempt = Self {
             preset: runner.config.preset(request.role),
             stop: dispatch.listen(),
-            redactor: Arc::default(),
+            redactor: Arc::clone(&dispatch.redactor),
             tree: None,
             runner,
             dispatch,
@@ -126,19 +127,39 @@ impl Attempt {
     }
 
     fn credentials(&self) -> PathBuf {
-        self.agent_directory.join("git-credentials")
+        self.agent_directory.join(credentials::FILE)
     }
 
     /// Writes the credential store and learns what is secret.
-    fn write_credentials(&mut self) -> io::Result<()> {
-        let line = self.request.git_url.as_ref().and_then(|url| credentials::line(url, &self.request.env_vars));
+    fn write_credentials(&self) -> io::Result<()> {
+        let variables = self.variables();
+        let line = self.request.git_url.as_ref().and_then(|url| credentials::line(url, &variables));
         let mut secrets: Vec<(String, String)> =
-            self.request.env_vars.iter().chain(&self.config().own).map(|(k, v)| (k.clone(), v.clone())).collect();
+            variables.iter().chain(&self.config().own).map(|(k, v)| (k.clone(), v.clone())).collect();
         if let Some(userinfo) = self.request.git_url.as_ref().and_then(|url| url.userinfo.as_ref()) {
             secrets.extend(userinfo.split(':').map(|part| ("URL_PASSWORD".to_owned(), part.to_owned())));
         }
-        self.redactor = Arc::new(Redactor::new(secrets.iter().map(|(name, value)| (name, value))));
+        self.redactor.learn(secrets.iter().map(|(name, value)| (name, value)));
         credentials::write(&self.credentials(), line.as_deref())
+    }
+
+    /// The start's variables, and what the worker has pushed since: its settings and the newest token.
+    #[must_use]
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        let mut variables = self.request.env_vars.clone();
+        if let Some(town) = self.dispatch.settings().town {
+            variables.extend(town.variables.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
+        if let Some(token) = self.dispatch.voice.tokens.get(&self.dispatch.town) {
+            variables.insert("GASTOWN_CONTAINER_TOKEN".to_owned(), token);
+        }
+        variables
+    }
+
+    /// The agent's own home, which outlives the attempt.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.agent_directory.join("home")
     }
 
     /// Git for this attempt.
@@ -156,9 +177,13 @@ impl Attempt {
     /// The environment of the agent's process.
     #[must_use]
     pub fn environment(&self) -> Environment {
-        let (home, inbox, credentials) = (self.agent_directory.join("home"), self.inbox(), self.credentials());
-        let places = Places { home: &home, inbox: &inbox, credentials: &credentials };
-        environment::of_agent(self.config(), self.preset, &self.request, places)
+        let (home, inbox, credentials) = (self.home(), self.inbox(), self.credentials());
+        let token = self.dispatch.voice.tokens.file(&self.dispatch.town).filter(|file| file.is_file());
+        let places = Places { home: &home, inbox: &inbox, credentials: &credentials, token: token.as_deref() };
+        let variables = self.variables();
+        self.redactor.learn(&variables);
+        let request = StartRequest { env_vars: variables, ..self.request.clone() };
+        environment::of_agent(self.config(), self.preset, &request, places)
     }
 
     fn inbox(&self) -> PathBuf {
@@ -170,10 +195,10 @@ impl Attempt {
         let failed = |error: io::Error| Halt::run(format!("{}: {error}", self.directory.display()));
         OpenOptions::new().create(true).append(true).mode(0o600).open(self.inbox()).map_err(failed)?;
         let log = self.directory.join("output.log");
-        let output = Output::create(Arc::clone(&self.redactor), &log, self.config().log_bytes).map_err(failed)?;
-        let output = Arc::new(output);
-        self.dispatch.connect(self.inbox(), Arc::clone(&output));
-        Ok(output)
+        let (redactor, feed) = (Arc::clone(&self.redactor), Arc::clone(&self.dispatch.feed));
+        let output = Output::create(redactor, self.preset.dialect(), feed, &log, self.config().log_bytes);
+        self.dispatch.mailbox.open_inbox(self.inbox());
+        output.map(Arc::new).map_err(failed)
     }
 
     /// The right to work with the rig's clone.
@@ -199,6 +224,14 @@ impl Attempt {
             opened => opened,
         }
         .map_err(Halt::git(Phase::Repository))
+    }
+
+    /// Pushes the worktree's head. A git token that expired is renewed once.
+    pub async fn push(&mut self, git: &Git, tree: &Worktree) -> Result<(), GitError> {
+        match tree.push(git).await {
+            Err(GitError::Failed(text)) if is_refusal(&text) && self.renew_git_token().await => tree.push(git).await,
+            pushed => pushed,
+        }
     }
 
     async fn renew_git_token(&mut self) -> bool {
@@ -235,6 +268,8 @@ impl Attempt {
     /// The process runs: says so to whoever asked for the start.
     pub fn started(&self, workdir: &Path) {
         self.dispatch.run_in(workdir.to_owned());
+        self.dispatch.feed.tell("agent.started", json!({ "role": self.dispatch.role.name() }));
+        self.runner.changed.notify_one();
         self.runner.due.now(Arc::clone(&self.dispatch));
         let port = self.runner.port.load(Ordering::Relaxed);
         self.dispatch.answer.give(201, self.dispatch.record(port));
@@ -273,10 +308,10 @@ impl Attempt {
     }
 
     /// Saves the work of an attempt that the drain ends, and says so (protocol 4.8, step 4).
-    pub async fn evict(&self) {
-        if let Some((repository, tree)) = &self.tree {
+    pub async fn evict(&mut self) {
+        if let Some((repository, tree)) = self.tree.take() {
             let git = repository.git().unstoppable(SAVING);
-            if let Err(error) = save(&git, tree).await {
+            if let Err(error) = self.save(&git, &tree).await {
                 crate::journal::note(&format!("the work of {} could not be saved: {error}", self.dispatch.agent));
             }
         }
@@ -296,14 +331,14 @@ impl Attempt {
             crate::journal::note(&format!("completed of {}: {error}", self.dispatch.agent));
         }
     }
-}
 
-async fn save(git: &Git, tree: &Worktree) -> Result<(), GitError> {
-    tree.commit_changes(git, "WIP: container eviction save").await?;
-    if tree.ahead(git).await? > 0 {
-        tree.push(git).await?;
+    async fn save(&mut self, git: &Git, tree: &Worktree) -> Result<(), GitError> {
+        tree.commit_changes(git, "WIP: container eviction save").await?;
+        if tree.ahead(git).await? > 0 {
+            self.push(git, tree).await?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether git was refused for its credentials (protocol 6.2).

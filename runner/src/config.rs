@@ -1,7 +1,11 @@
 //! What the runner is told by its environment, read once.
 
 use crate::{preset::Preset, request::Role};
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// The runner's configuration.
 #[derive(Clone, Debug)]
@@ -32,6 +36,14 @@ pub struct Config {
     pub report_for: Duration,
     /// The longest pause between two such repetitions.
     pub report_pause: Duration,
+    /// `AGENT_IDLE_TIMEOUT_MS`: how long a model that has ended its turn is kept for another.
+    pub agent_idle: Duration,
+    /// `REFINERY_IDLE_TIMEOUT_MS`: the same for a refinery.
+    pub refinery_idle: Duration,
+    /// `GASTOWN_DRAIN_IDLE_MS`: the same during a drain.
+    pub drain_idle: Duration,
+    /// `GASTOWN_GT`, else where `gt` lies if it lies beside the runner: the agents' tool.
+    pub gt: PathBuf,
     /// `GASTOWN_LOG_BYTES`: what is kept of one attempt's output on disk.
     pub log_bytes: u64,
     /// `GASTOWN_POLECAT_AGENT`.
@@ -96,12 +108,22 @@ impl Config {
             gate_timeout: millis("GASTOWN_GATE_TIMEOUT_MS", 1_800_000)?,
             report_for: Duration::from_mins(10),
             report_pause: Duration::from_secs(30),
+            agent_idle: millis("AGENT_IDLE_TIMEOUT_MS", 120_000)?,
+            refinery_idle: millis("REFINERY_IDLE_TIMEOUT_MS", 600_000)?,
+            drain_idle: millis("GASTOWN_DRAIN_IDLE_MS", 10_000)?,
+            gt: text("GASTOWN_GT").map_or_else(beside_the_runner, PathBuf::from),
             log_bytes: number("GASTOWN_LOG_BYTES", 10_000_000)?,
             polecat: preset("GASTOWN_POLECAT_AGENT", Role::Polecat)?,
             refinery: preset("GASTOWN_REFINERY_AGENT", Role::Refinery)?,
             mayor: preset("GASTOWN_MAYOR_AGENT", Role::Mayor)?,
             own,
         })
+    }
+
+    /// The agents' tool, if it is installed.
+    #[must_use]
+    pub fn gt(&self) -> Option<&Path> {
+        self.gt.is_file().then_some(self.gt.as_path())
     }
 
     /// What runs for a role.
@@ -113,6 +135,10 @@ impl Config {
             Role::Mayor => self.mayor,
         }
     }
+}
+
+fn beside_the_runner() -> PathBuf {
+    std::env::current_exe().map(|path| path.with_file_name("gt")).unwrap_or_default()
 }
 
 #[cfg(test)]

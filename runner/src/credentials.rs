@@ -9,6 +9,9 @@ use std::{
     path::Path,
 };
 
+/// The store's name in an agent's private directory.
+pub const FILE: &str = "git-credentials";
+
 /// The line of git's credential store for this repository, if there is a token for it.
 ///
 /// A GitLab host gets `GITLAB_TOKEN`; everything else `GIT_TOKEN` or `GITHUB_TOKEN`. Credentials that stood in the url come

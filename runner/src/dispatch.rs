@@ -1,10 +1,13 @@
 //! One dispatch: the record that the control server answers from, the signal that stops it, and the answer to its start.
 
 use crate::{
-    output::Output,
+    mailbox::Mailbox,
+    redact::Redactor,
     request::{Role, StartRequest},
     stop::{Stop, StopCause},
     text,
+    town_config::TownConfig,
+    transcript::{Feed, Transcripts},
     voice::Voice,
 };
 use serde_json::{Value, json};
@@ -123,18 +126,35 @@ pub struct Dispatch {
     pub voice: Voice,
     /// The answer to its start.
     pub answer: Arc<Answer>,
-    model: String,
+    /// What was asked for.
+    pub request: StartRequest,
+    /// How messages reach it.
+    pub mailbox: Mailbox,
+    /// What it does and says.
+    pub feed: Arc<Feed>,
+    /// Cleans what leaves it.
+    pub redactor: Arc<Redactor>,
+    settings: Mutex<Settings>,
     started_at: String,
     state: watch::Sender<State>,
     stop: watch::Sender<Option<StopCause>>,
-    output: Mutex<Option<Arc<Output>>>,
-    inbox: Mutex<Option<PathBuf>>,
+}
+
+/// What may be changed while an agent lives, from its next turn on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `provider/model`.
+    pub model: String,
+    /// The role's instructions.
+    pub system_prompt: Option<String>,
+    /// The town's settings that were pushed since the start.
+    pub town: Option<Arc<TownConfig>>,
 }
 
 impl Dispatch {
     /// A dispatch that is starting.
     #[must_use]
-    pub fn new(request: &StartRequest, voice: Voice) -> Arc<Self> {
+    pub fn new(request: &StartRequest, voice: Voice, transcripts: &Arc<Transcripts>) -> Arc<Self> {
         let now = text::now();
         let state = State {
             status: Status::Starting,
@@ -155,12 +175,18 @@ impl Dispatch {
             attempt: request.dispatch_id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
             voice,
             answer: Answer::open(),
-            model: request.model.clone(),
+            request: request.clone(),
+            mailbox: Mailbox::default(),
+            feed: Arc::new(Feed::new(&request.agent_id, Arc::clone(transcripts))),
+            redactor: Arc::default(),
+            settings: Mutex::new(Settings {
+                model: request.model.clone(),
+                system_prompt: request.system_prompt.clone(),
+                town: None,
+            }),
             started_at: now,
             state: watch::Sender::new(state),
             stop: watch::Sender::new(None),
-            output: Mutex::default(),
-            inbox: Mutex::default(),
         })
     }
 
@@ -188,16 +214,21 @@ impl Dispatch {
         });
     }
 
-    /// Where messages are written, and what the process prints.
-    pub fn connect(&self, inbox: PathBuf, output: Arc<Output>) {
-        *text::lock(&self.inbox) = Some(inbox);
-        *text::lock(&self.output) = Some(output);
+    /// Where it works, once it does.
+    #[must_use]
+    pub fn workdir(&self) -> Option<PathBuf> {
+        self.state.borrow().workdir.clone()
     }
 
-    /// The file for messages.
+    /// The settings of the next turn.
     #[must_use]
-    pub fn inbox(&self) -> Option<PathBuf> {
-        text::lock(&self.inbox).clone()
+    pub fn settings(&self) -> Settings {
+        text::lock(&self.settings).clone()
+    }
+
+    /// Changes the settings of the next turn.
+    pub fn set(&self, change: impl FnOnce(&mut Settings)) {
+        change(&mut text::lock(&self.settings));
     }
 
     /// A message was delivered.
@@ -251,11 +282,8 @@ impl Dispatch {
     }
 
     /// The last sign of life, as type and time.
-    fn last_event(&self) -> (&'static str, String) {
-        match text::lock(&self.output).as_ref().and_then(|output| output.last_at()) {
-            Some(at) => ("output", at),
-            None => ("agent.started", self.started_at.clone()),
-        }
+    fn last_event(&self) -> (String, String) {
+        self.feed.last().unwrap_or_else(|| ("agent.started".to_owned(), self.started_at.clone()))
     }
 
     /// The answer of `GET /agents/:a/status`.
@@ -274,7 +302,7 @@ impl Dispatch {
             "startedAt": self.started_at,
             // Both are RFC 3339 in UTC with milliseconds: the later one is the greater text.
             "lastActivityAt": state.last_activity_at.as_str().max(at.as_str()),
-            "activeTools": [],
+            "activeTools": self.feed.tools(),
             "messageCount": state.messages,
             "exitReason": state.exit_reason,
         })
@@ -293,7 +321,7 @@ impl Dispatch {
                 ("role", json!(self.role.name())),
                 ("name", json!(self.name)),
                 ("workdir", json!(workdir)),
-                ("model", json!(self.model)),
+                ("model", json!(self.settings().model)),
                 ("lastEventType", json!(event)),
                 ("lastEventAt", json!(at)),
             ] {
@@ -317,7 +345,7 @@ impl Dispatch {
             "timestamp": text::now(),
             "lastEventType": event,
             "lastEventAt": at,
-            "activeTools": [],
+            "activeTools": self.feed.tools(),
             "messageCount": state.messages,
             "containerInstanceId": instance,
         })

@@ -1,7 +1,7 @@
 //! The end of the runner: a drain on SIGTERM, an immediate stop on SIGINT (protocol 4.8).
 
 use crate::{
-    journal,
+    journal, registry,
     runner::{Runner, has_work},
     stop::StopCause,
     voice::SHORT_CALL,
@@ -11,6 +11,9 @@ use tokio::{task::JoinSet, time::timeout};
 
 /// How long the stragglers may take to be stopped and saved, beyond the grace period: a commit, a push and two calls.
 const SAVING: Duration = Duration::from_mins(2);
+
+/// How long the last events of the agents may take to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Takes no more starts, tells the worker, waits for the agents, saves the work of those that do not finish in time.
 pub async fn drain(runner: &Arc<Runner>) {
@@ -29,14 +32,17 @@ pub async fn drain(runner: &Arc<Runner>) {
     let _ = told.await;
     let mut stragglers = JoinSet::new();
     for dispatch in runner.live() {
-        let cause = if has_work(&dispatch) { StopCause::Evicted } else { StopCause::Stopped };
-        stragglers.spawn(async move { dispatch.end(cause).await });
+        stragglers.spawn(async move { dispatch.end(StopCause::Evicted).await });
     }
     let all = async { while stragglers.join_next().await.is_some() {} };
     if timeout(runner.config.stop_grace + SAVING, all).await.is_err() {
         journal::note("some agents could not be saved in time");
     }
     runner.processes.kill_all();
+    if runner.was_used() {
+        registry::tell_of_the_end(runner).await;
+    }
+    let _ = timeout(LAST_WORDS, runner.events_delivered()).await;
 }
 
 async fn tell(runner: Arc<Runner>) {

@@ -41,6 +41,8 @@ pub struct Places<'a> {
     pub inbox: &'a Path,
     /// The credential store.
     pub credentials: &'a Path,
+    /// The file of the town's newest token.
+    pub token: Option<&'a Path>,
 }
 
 /// Who writes commits.
@@ -105,6 +107,12 @@ pub fn of_agent(config: &Config, preset: Preset, request: &StartRequest, places:
     set("GASTOWN_RIG_ID", Some(request.rig_id.clone()));
     set("GASTOWN_AGENT_ROLE", Some(request.role.name().to_owned()));
     set("GASTOWN_DISPATCH_ID", request.dispatch_id.clone());
+    // A process that outlives its token finds the newest one there.
+    set("GASTOWN_CONTAINER_TOKEN_FILE", places.token.map(|path| path.display().to_string()));
+    if let Some(directory) = config.gt().and_then(Path::parent) {
+        let path = config.own.get("PATH").map(String::as_str).unwrap_or_default();
+        set("PATH", Some(format!("{}:{path}", directory.display())));
+    }
     set("GASTOWN_INBOX", Some(places.inbox.display().to_string()));
     // Tools keep their sessions here: two agents must not share one database.
     set("KILO_TEST_HOME", Some(places.home.display().to_string()));
@@ -222,8 +230,15 @@ mod tests {
     use std::path::Path;
 
     fn config() -> Config {
-        let own =
-            [("PATH", "/bin"), ("HOME", "/h"), ("AWS_SECRET", "s"), ("ANTHROPIC_API_KEY", "runner's"), ("TERM", "t")];
+        // Whether `gt` lies beside the tests is no matter of theirs.
+        let own = [
+            ("GASTOWN_GT", "/nowhere/gt"),
+            ("PATH", "/bin"),
+            ("HOME", "/h"),
+            ("AWS_SECRET", "s"),
+            ("ANTHROPIC_API_KEY", "runner's"),
+            ("TERM", "t"),
+        ];
         Config::from_vars(own.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap()
     }
 
@@ -238,7 +253,8 @@ mod tests {
     }
 
     fn places() -> Places<'static> {
-        Places { home: Path::new("/p/home"), inbox: Path::new("/p/in"), credentials: Path::new("/p/it's") }
+        let home = Path::new("/p/home");
+        Places { home, inbox: Path::new("/p/in"), credentials: Path::new("/p/it's"), token: Some(Path::new("/p/t")) }
     }
 
     #[test]
@@ -252,6 +268,7 @@ mod tests {
         assert_eq!(environment["GIT_CONFIG_COUNT"], "2");
         assert_eq!(environment["GIT_CONFIG_VALUE_1"], "store --file='/p/it'\\''s'");
         assert_eq!(environment["GH_TOKEN"], "g");
+        assert_eq!(environment["GASTOWN_CONTAINER_TOKEN_FILE"], "/p/t");
         assert!(!environment.contains_key("a b"));
     }
 

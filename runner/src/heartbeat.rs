@@ -238,7 +238,8 @@ mod tests {
         });
         let request = StartRequest::parse(request.to_string().as_bytes(), true).unwrap();
         let (tokens, town) = (Tokens::default(), "t1".to_owned());
-        Dispatch::new(&request, Voice { http: client().unwrap(), api: None, town, tokens, headers: Vec::new() })
+        let voice = Voice { http: client().unwrap(), api: None, town, tokens, headers: Vec::new() };
+        Dispatch::new(&request, voice, &Arc::default())
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 
 use crate::{
     attempt::{Attempt, Halt, Phase},
+    conversation,
     dispatch::{Dispatch, Status},
     journal,
     preset::Preset,
@@ -30,6 +31,8 @@ pub async fn live(
         previous.end(StopCause::Replaced).await;
     }
     journal::note(&format!("{} {}: starting", dispatch.role.name(), dispatch.agent));
+    let told = runner.deliver_events(&dispatch);
+    let changes = Arc::clone(&runner);
     let (status, reason) = match Attempt::begin(runner, Arc::clone(&dispatch), request) {
         Ok(attempt) => run(attempt).await,
         Err(error) => {
@@ -39,7 +42,13 @@ pub async fn live(
         }
     };
     journal::note(&format!("{} {}: {}: {reason}", dispatch.role.name(), dispatch.agent, status.name()));
+    dispatch.mailbox.close();
+    dispatch.feed.tell("agent.exited", json!({ "reason": dispatch.redactor.clean(&reason) }));
     dispatch.finish(status, &reason);
+    changes.changed.notify_one();
+    dispatch.feed.outbox.close();
+    // What it said last still arrives; a drain waits for that, too.
+    let _ = told.await;
 }
 
 /// Does what the role does and reports how it went.
@@ -76,10 +85,17 @@ async fn fail(attempt: &Attempt, phase: Phase, reason: &str) -> (Status, String)
     (Status::Failed, reason)
 }
 
-/// The built-in mayor: there, with a workspace and an inbox, until it is stopped. It does not converse.
+/// The built-in mayor: there, with a workspace and an inbox, until it is stopped. It does not converse: a message has been
+/// dealt with when it lies in the inbox.
 async fn presence(attempt: &Attempt) -> Result<String, Halt> {
     let directory = attempt.plain_workspace("mayor-workspace").await?;
     attempt.open_output()?;
     attempt.started(&directory);
-    Err(Halt::Stopped(attempt.stop.fired().await))
+    loop {
+        conversation::say_waiting(attempt);
+        tokio::select! {
+            () = attempt.dispatch.mailbox.rung() => {}
+            cause = attempt.stop.fired() => return Err(Halt::Stopped(cause)),
+        }
+    }
 }

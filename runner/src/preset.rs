@@ -1,9 +1,26 @@
 //! Agent commands: which program an agent of a role runs, and the command line it documents for runs without a terminal.
 //!
 //! The prompt goes through standard input where the tool reads it from there, else behind `--`: a title that begins with a
-//! dash must not become a flag. A system prompt goes through the tool's flag; tools without one get it before the prompt.
+//! dash must not become a flag. A system prompt goes through the tool's flag; tools without one get it before the first
+//! prompt. A later turn continues the tool's last session, of which each agent has its own. The town's tools (`gt mcp`) are
+//! named to the tool by its own kind of configuration, which carries no secret.
 
-use crate::request::Role;
+use crate::{dialect::Dialect, request::Role};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// What of its environment a tool must pass on to `gt mcp`, where it does not pass on everything.
+const GT_VARIABLES: [&str; 9] = [
+    "GASTOWN_API_URL",
+    "GASTOWN_CONTAINER_TOKEN",
+    "GASTOWN_CONTAINER_TOKEN_FILE",
+    "GASTOWN_SESSION_TOKEN",
+    "GASTOWN_TOWN_ID",
+    "GASTOWN_AGENT_ID",
+    "GASTOWN_RIG_ID",
+    "GASTOWN_AGENT_ROLE",
+    "GASTOWN_DISPATCH_ID",
+];
 
 /// What runs for a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,24 +49,50 @@ pub struct Launch {
     /// What the program reads from standard input.
     pub input: Option<String>,
     /// Variables the tool needs in a container.
-    pub variables: &'static [(&'static str, &'static str)],
+    pub variables: Vec<(&'static str, String)>,
 }
 
 /// What a model's tool is asked to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
-    /// The bead's title, body and checkpoint.
+    /// The bead's title, body and checkpoint; or a later turn's message.
     pub prompt: &'a str,
     /// The role's instructions.
     pub system_prompt: Option<&'a str>,
+    /// Whether the instructions lie in the workspace as `AGENTS.md`, too.
+    pub agents_file: bool,
     /// `provider/model`.
     pub model: &'a str,
+    /// Whether the tool goes on with its last session.
+    pub resume: bool,
+    /// The agent's own home: sessions are kept there.
+    pub home: &'a Path,
+    /// The town's tools: the program, and a file that names it as the tool `claude` wants it.
+    pub gt: Option<Gt<'a>>,
+}
+
+/// The town's tools.
+#[derive(Clone, Copy, Debug)]
+pub struct Gt<'a> {
+    /// `gt`.
+    pub program: &'a Path,
+    /// `{"mcpServers": …}`.
+    pub config: &'a Path,
+}
+
+/// The content of [`Gt::config`].
+#[must_use]
+pub fn mcp_servers(gt: &Path) -> String {
+    json!({ "mcpServers": { "gt": { "type": "stdio", "command": gt, "args": ["mcp"] } } }).to_string()
 }
 
 impl Task<'_> {
     fn whole(&self) -> String {
         match self.system_prompt {
-            Some(system) if !system.trim().is_empty() => format!("{system}\n\n{}", self.prompt),
+            // A session that goes on has heard them, and a file is read by the tool itself.
+            Some(system) if !system.trim().is_empty() && !self.agents_file && !self.resume => {
+                format!("{system}\n\n{}", self.prompt)
+            }
             _ => self.prompt.to_owned(),
         }
     }
@@ -93,39 +136,108 @@ impl Preset {
         match self {
             Self::Builtin | Self::Shell => None,
             // `claude --help` (2.1): -p prints and exits, reading the prompt from standard input. As root it skips the
-            // permission prompts only when told that it is in a sandbox, which a town's container is.
+            // permission prompts only when told that it is in a sandbox, which a town's container is. Its stream needs
+            // --verbose.
             Self::Claude => {
-                let mut args = words(&["-p", "--dangerously-skip-permissions"]);
+                let mut args = words(&["-p", "--dangerously-skip-permissions", "--output-format", "stream-json"]);
+                args.extend(words(&["--verbose"]));
+                if task.resume {
+                    args.extend(words(&["--continue"]));
+                }
+                if let Some(gt) = task.gt {
+                    args.extend(words(&["--mcp-config", &gt.config.display().to_string()]));
+                }
                 if let Some(model) = task.model_of("anthropic") {
                     args.extend(words(&["--model", model]));
                 }
                 if let Some(system) = task.system_prompt.filter(|text| !text.trim().is_empty()) {
                     args.extend(words(&["--append-system-prompt", system]));
                 }
-                let input = Some(task.prompt.to_owned());
-                Some(Launch { program: "claude", args, input, variables: &[("IS_SANDBOX", "1")] })
+                let variables = vec![("IS_SANDBOX", "1".to_owned()), ("CLAUDE_CONFIG_DIR", self.sessions(task.home))];
+                Some(Launch { program: "claude", args, input: Some(task.prompt.to_owned()), variables })
             }
             // `codex exec --help` (0.169): `-` reads the prompt from standard input. Its own sandbox would make the shared
             // clone, where a worktree's commits go, read-only; the container is the sandbox. (`--full-auto` is gone.)
+            // It passes only named variables on to MCP servers.
             Self::Codex => {
-                let mut args = words(&["exec", "--dangerously-bypass-approvals-and-sandbox", "--skip-git-repo-check"]);
+                let mut args = words(&["exec", "--json", "--dangerously-bypass-approvals-and-sandbox"]);
+                args.extend(words(&["--skip-git-repo-check"]));
+                if let Some(gt) = task.gt {
+                    for (key, value) in
+                        [("command", json!(gt.program)), ("args", json!(["mcp"])), ("env_vars", json!(GT_VARIABLES))]
+                    {
+                        args.extend(words(&["-c", &format!("mcp_servers.gt.{key}={value}")]));
+                    }
+                }
                 if let Some(model) = task.model_of("openai") {
                     args.extend(words(&["--model", model]));
                 }
+                if task.resume {
+                    args.extend(words(&["resume", "--last"]));
+                }
                 args.extend(words(&["-"]));
-                Some(Launch { program: "codex", args, input: Some(task.whole()), variables: &[] })
+                let variables = vec![("CODEX_HOME", self.sessions(task.home))];
+                Some(Launch { program: "codex", args, input: Some(task.whole()), variables })
             }
-            // `opencode run --help` (1.18); Kilo's CLI (7) is a fork of it with the same `run`.
+            // `opencode run --help` (1.18); Kilo's CLI (7) is a fork of it with the same `run`. Sessions lie under
+            // XDG_DATA_HOME, which every agent has for itself.
             Self::OpenCode | Self::Kilo => {
-                let program = if self == Self::Kilo { "kilo" } else { "opencode" };
-                let mut args = words(&["run", "--auto"]);
+                let (program, config) = match self {
+                    Self::Kilo => ("kilo", "KILO_CONFIG_CONTENT"),
+                    _ => ("opencode", "OPENCODE_CONFIG_CONTENT"),
+                };
+                let mut args = words(&["run", "--auto", "--format", "json"]);
+                if task.resume {
+                    args.extend(words(&["--continue"]));
+                }
                 if !task.model.is_empty() {
                     args.extend(words(&["--model", task.model]));
                 }
                 args.push("--".to_owned());
                 args.push(task.whole());
-                Some(Launch { program, args, input: None, variables: &[] })
+                let server = |gt: Gt<'_>| json!({ "type": "local", "command": [gt.program, "mcp"], "enabled": true });
+                let content = task.gt.map(|gt| (config, json!({ "mcp": { "gt": server(gt) } }).to_string()));
+                Some(Launch { program, args, input: None, variables: content.into_iter().collect() })
             }
+        }
+    }
+
+    /// How its output is read.
+    #[must_use]
+    pub const fn dialect(self) -> Dialect {
+        match self {
+            Self::Builtin | Self::Shell => Dialect::Plain,
+            Self::Claude => Dialect::Claude,
+            Self::Codex => Dialect::Codex,
+            Self::OpenCode | Self::Kilo => Dialect::OpenCode,
+        }
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Builtin => "builtin",
+            Self::Shell => "shell",
+            Self::Claude => "claude",
+            Self::Codex => "codex",
+            Self::OpenCode => "opencode",
+            Self::Kilo => "kilo",
+        }
+    }
+
+    /// Where the tool keeps its sessions in an agent's home.
+    fn sessions(self, home: &Path) -> String {
+        self.session_directory(home).display().to_string()
+    }
+
+    /// Where the tool keeps its sessions in an agent's home. It must exist.
+    #[must_use]
+    pub fn session_directory(self, home: &Path) -> PathBuf {
+        match self {
+            Self::Claude => home.join(".claude"),
+            Self::Codex => home.join(".codex"),
+            Self::Builtin | Self::Shell | Self::OpenCode | Self::Kilo => home.join(".local/share"),
         }
     }
 
@@ -162,11 +274,20 @@ impl Preset {
 mod tests {
     use super::{Preset, Task};
     use crate::request::Role;
+    use std::path::Path;
 
     #[test]
     fn a_model_of_another_provider_is_left_to_the_tools_default() {
-        let task = Task { prompt: "-x", system_prompt: None, model: "openai/gpt-5" };
-        assert_eq!(Preset::Claude.launch(&task).unwrap().args, ["-p", "--dangerously-skip-permissions"]);
+        let task = Task {
+            prompt: "-x",
+            system_prompt: None,
+            agents_file: false,
+            model: "openai/gpt-5",
+            resume: false,
+            home: Path::new("/h"),
+            gt: None,
+        };
+        assert!(!Preset::Claude.launch(&task).unwrap().args.contains(&"--model".to_owned()));
         assert!(Preset::Codex.launch(&task).unwrap().args.contains(&"gpt-5".to_owned()));
     }
 

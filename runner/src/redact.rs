@@ -1,6 +1,10 @@
 //! Takes secrets out of text: the values it was told, credentials in urls, and what looks like a token.
 //!
-//! Everything that leaves an attempt (answers, reports, log files) passes here first.
+//! Everything that leaves an attempt (answers, reports, events, log files) passes here first. What becomes a secret while an
+//! attempt runs (a renewed token) is learnt in place: whoever holds the redactor masks it from then on.
+
+use serde_json::Value;
+use std::sync::{PoisonError, RwLock};
 
 /// What stands where a secret stood.
 const MASK: &str = "***";
@@ -32,42 +36,69 @@ const SECRET_WORDS: [&str; 12] = [
 ];
 
 /// The secrets of one attempt.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Redactor {
     /// Longest first, so that a secret that contains another is masked whole.
-    secrets: Vec<String>,
+    secrets: RwLock<Vec<String>>,
 }
 
 impl Redactor {
     /// A redactor for the secret ones among these variables.
+    #[cfg(test)]
     pub fn new<'a>(variables: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
-        let mut secrets: Vec<String> = variables
+        let redactor = Self::default();
+        redactor.learn(variables);
+        redactor
+    }
+
+    /// From now on masks the secret ones among these variables, too.
+    pub fn learn<'a>(&self, variables: impl IntoIterator<Item = (&'a String, &'a String)>) {
+        let found = variables
             .into_iter()
             .filter(|(name, _)| is_secret_name(name))
             // Output is redacted line by line, so a key of many lines is known by each of them.
             .flat_map(|(_, value)| value.lines().map(str::trim).map(str::to_owned))
-            .filter(|secret| secret.len() >= SHORTEST_SECRET)
-            .collect();
+            .filter(|secret| secret.len() >= SHORTEST_SECRET);
+        let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        secrets.extend(found);
         secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         secrets.dedup();
-        Self { secrets }
     }
 
     /// `text` without secrets.
     #[must_use]
     pub fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for secret in &self.secrets {
+        for secret in self.secrets.read().unwrap_or_else(PoisonError::into_inner).iter() {
             if text.contains(secret.as_str()) {
                 text = text.replace(secret.as_str(), MASK);
             }
         }
         mask_tokens(&mask_userinfo(&text))
     }
+
+    /// A value whose texts are without secrets. Names of fields are left: they are the tool's own.
+    #[must_use]
+    pub fn clean_value(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.clean(text)),
+            Value::Array(items) => items.iter().map(|item| self.clean_value(item)).collect(),
+            Value::Object(fields) => {
+                let clean = fields.iter().map(|(name, value)| {
+                    let secret =
+                        is_secret_name(name) && value.as_str().is_some_and(|text| text.len() >= SHORTEST_SECRET);
+                    (name.clone(), if secret { Value::String(MASK.to_owned()) } else { self.clean_value(value) })
+                });
+                Value::Object(clean.collect())
+            }
+            other => other.clone(),
+        }
+    }
 }
 
 /// Whether a variable of this name holds a secret.
-fn is_secret_name(name: &str) -> bool {
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
     name.split('_').any(|word| SECRET_WORDS.contains(&word.to_ascii_uppercase().as_str()))
 }
 

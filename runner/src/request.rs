@@ -1,7 +1,10 @@
-//! The body of `POST /agents/start`, read field by field so that every mistake is named at once.
+//! The body of `POST /agents/start`.
 
-use crate::url::{GitUrl, is_branch, is_id};
-use serde_json::{Map, Value, json};
+use crate::{
+    fields::Fields,
+    url::{GitUrl, is_branch},
+};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What an agent does.
@@ -75,8 +78,12 @@ pub struct StartRequest {
     pub lightweight: bool,
     /// Variables for the agent's process, tokens among them.
     pub env_vars: BTreeMap<String, String>,
-    /// What a built-in refinery merges.
+    /// What a refinery merges.
     pub review: Option<Review>,
+    /// The rigs whose repositories a mayor may look into.
+    pub rigs: Vec<Value>,
+    /// The body as it came, without variables and credentials: what the registry keeps.
+    pub wire: Value,
 }
 
 impl StartRequest {
@@ -130,10 +137,7 @@ impl StartRequest {
         if start_point.as_deref().is_some_and(|start| !is_branch(start)) {
             fields.issue("startPoint", "is not a valid branch name");
         }
-        let model = fields.text("model");
-        if model.starts_with('-') || model.chars().any(char::is_control) {
-            fields.issue("model", "is not a model id");
-        }
+        let model = fields.model();
         fields.text("identity");
         let request = Self {
             agent_id: fields.id("agentId"),
@@ -151,184 +155,32 @@ impl StartRequest {
             start_point,
             lightweight,
             env_vars: fields.variables("envVars"),
-            review: fields.review("review"),
+            review: review(&mut fields),
+            rigs: fields.get("rigs").and_then(Value::as_array).cloned().unwrap_or_default(),
+            wire: Value::Null,
         };
-        fields.finish(request)
+        let wire = crate::registry::wire(&value, request.git_url.as_ref().map(|url| url.plain.as_str()));
+        fields.finish(Self { wire, ..request })
     }
 }
 
-/// Reads the optional `dispatchId` of a stop: nothing if the body is empty or says nothing about it.
-///
-/// # Errors
-/// The body of the 400 that answers it.
-pub fn parse_stop(body: &[u8]) -> Result<Option<String>, Value> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(None);
-    }
-    let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-    let mut fields = Fields::of(&value, "");
-    let dispatch = fields.optional_id("dispatchId");
-    fields.finish(dispatch)
-}
-
-/// Reads the prompt of a message.
-///
-/// # Errors
-/// The body of the 400 that answers it.
-pub fn parse_message(body: &[u8]) -> Result<String, Value> {
-    let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-    let mut fields = Fields::of(&value, "");
-    let prompt = fields.text("prompt");
-    fields.finish(prompt)
-}
-
-/// The 400 for a body with these issues.
-fn invalid(issues: &[Value]) -> Value {
-    json!({ "error": "Invalid request body", "issues": issues })
-}
-
-/// An object being read, and what is wrong with it so far. Unknown fields are ignored, null counts as absent.
-struct Fields<'a> {
-    object: Option<&'a Map<String, Value>>,
-    prefix: &'a str,
-    issues: Vec<Value>,
-}
-
-impl<'a> Fields<'a> {
-    fn of(value: &'a Value, prefix: &'a str) -> Self {
-        let mut fields = Self { object: value.as_object(), prefix, issues: Vec::new() };
-        if fields.object.is_none() {
-            fields.issues.push(json!({ "code": "invalid_type", "path": [], "message": "must be a JSON object" }));
-        }
-        fields
-    }
-
-    fn finish<T>(self, read: T) -> Result<T, Value> {
-        if self.issues.is_empty() { Ok(read) } else { Err(invalid(&self.issues)) }
-    }
-
-    fn issue(&mut self, name: &str, message: &str) {
-        // One issue for the body as a whole is enough when it is no object.
-        if self.object.is_some() {
-            let path: Vec<&str> = [self.prefix, name].into_iter().filter(|part| !part.is_empty()).collect();
-            self.issues
-                .push(json!({ "code": "invalid", "path": path, "message": format!("{} {message}", path.join(".")) }));
-        }
-    }
-
-    fn get(&self, name: &str) -> Option<&'a Value> {
-        self.object.and_then(|object| object.get(name)).filter(|value| !value.is_null())
-    }
-
-    fn text(&mut self, name: &str) -> String {
-        match self.get(name) {
-            Some(Value::String(text)) => self.checked(name, text),
-            Some(_) => {
-                self.issue(name, "must be a string");
-                String::new()
-            }
-            None => {
-                self.issue(name, "is required");
-                String::new()
-            }
-        }
-    }
-
-    fn optional_text(&mut self, name: &str) -> Option<String> {
-        self.get(name)?;
-        Some(self.text(name))
-    }
-
-    fn checked(&mut self, name: &str, text: &str) -> String {
-        // A NUL can stand neither in an argument nor in a variable.
-        if text.contains('\0') {
-            self.issue(name, "must not contain NUL");
-        }
-        text.to_owned()
-    }
-
-    fn id(&mut self, name: &str) -> String {
-        let before = self.issues.len();
-        let id = self.text(name);
-        if self.issues.len() == before && !is_id(&id) {
-            self.issue(name, "must be 1 to 128 letters, digits, dashes, dots or underscores");
-        }
-        id
-    }
-
-    fn optional_id(&mut self, name: &str) -> Option<String> {
-        self.get(name)?;
-        Some(self.id(name))
-    }
-
-    fn branch(&mut self, name: &str) -> String {
-        let before = self.issues.len();
-        let branch = self.text(name);
-        if self.issues.len() == before && !is_branch(&branch) {
-            self.issue(name, "is not a valid branch name");
-        }
-        branch
-    }
-
-    fn flag(&mut self, name: &str) -> bool {
-        match self.get(name) {
-            None => false,
-            Some(Value::Bool(flag)) => *flag,
-            Some(_) => {
-                self.issue(name, "must be true or false");
-                false
-            }
-        }
-    }
-
-    fn variables(&mut self, name: &str) -> BTreeMap<String, String> {
-        let Some(value) = self.get(name) else { return BTreeMap::new() };
-        let Some(object) = value.as_object() else {
-            self.issue(name, "must be an object of strings");
-            return BTreeMap::new();
-        };
-        let mut variables = BTreeMap::new();
-        for (key, value) in object {
-            match value {
-                Value::String(text) if !text.contains('\0') => {
-                    variables.insert(key.clone(), text.clone());
-                }
-                Value::String(_) => self.issue(name, "must not contain NUL"),
-                _ => self.issue(name, "must be an object of strings"),
-            }
-        }
-        variables
-    }
-
-    fn review(&mut self, name: &str) -> Option<Review> {
-        let value = self.get(name)?;
-        let mut inner = Fields::of(value, name);
-        let review = Review {
-            entry_id: inner.id("entryId"),
-            branch: inner.branch("branch"),
-            target_branch: inner.branch("targetBranch"),
-            source_bead_id: inner.optional_text("sourceBeadId").unwrap_or_default(),
-            gates: inner.texts("gates"),
-        };
-        let read = inner.issues.is_empty();
-        self.issues.append(&mut inner.issues);
-        read.then_some(review)
-    }
-
-    fn texts(&mut self, name: &str) -> Vec<String> {
-        let Some(value) = self.get(name) else { return Vec::new() };
-        let texts: Option<Vec<String>> =
-            value.as_array().and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
-        if texts.is_none() {
-            self.issue(name, "must be an array of strings");
-        }
-        texts.unwrap_or_default()
-    }
+fn review(fields: &mut Fields<'_>) -> Option<Review> {
+    let mut inner = Fields::of(fields.get("review")?, "review");
+    let review = Review {
+        entry_id: inner.id("entryId"),
+        branch: inner.branch("branch"),
+        target_branch: inner.branch("targetBranch"),
+        source_bead_id: inner.optional_text("sourceBeadId").unwrap_or_default(),
+        gates: inner.texts("gates"),
+    };
+    let read = inner.issues.is_empty();
+    fields.issues.append(&mut inner.issues);
+    read.then_some(review)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{StartRequest, parse_stop};
+    use super::StartRequest;
     use serde_json::{Value, json};
 
     fn body() -> Value {
@@ -361,13 +213,5 @@ mod tests {
         assert_eq!(parse(&request).unwrap().target_branch(), "convoy/x/head");
         request["startPoint"] = json!("origin/gt/toast/1");
         assert_eq!(parse(&request).unwrap().target_branch(), "main");
-    }
-
-    #[test]
-    fn a_stop_may_have_no_body() {
-        assert_eq!(parse_stop(b""), Ok(None));
-        assert_eq!(parse_stop(b"{\"signal\":\"SIGTERM\"}"), Ok(None));
-        assert_eq!(parse_stop(b"{\"dispatchId\":\"d\"}"), Ok(Some("d".to_owned())));
-        assert!(parse_stop(b"[").is_err());
     }
 }

@@ -9,24 +9,31 @@ use crate::{
     environment,
     heartbeat::Due,
     lifecycle,
+    mailbox::Refused,
     process::Processes,
+    push::Pushed,
     request::{Role, StartRequest},
     stop::StopCause,
     text,
+    tickets::Tickets,
+    transcript::Transcripts,
     voice::{self, SHORT_CALL, Tokens, Voice},
     workspace::Workspace,
 };
 use serde_json::{Value, json};
 use std::{
     collections::{HashMap, VecDeque},
-    fs::OpenOptions,
-    io::{self, Write},
+    io,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU16, Ordering},
     },
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 
 /// What a start is answered during a drain; the worker recognises the text.
 pub const DRAINING: &str = "Container is draining, cannot start new agents";
@@ -50,10 +57,21 @@ pub struct Runner {
     pub processes: Arc<Processes>,
     /// Agents whose first heartbeat is due.
     pub due: Due,
+    /// What agents did and said.
+    pub transcripts: Arc<Transcripts>,
+    /// The newest token of each town.
+    pub tokens: Tokens,
+    /// What the worker pushed.
+    pub pushed: Pushed,
+    /// Tickets for sockets.
+    pub tickets: Tickets,
+    /// Rings when an agent has started or ended.
+    pub changed: Notify,
     /// The port of the control server, once it listens.
     pub port: AtomicU16,
     http: reqwest::Client,
-    tokens: Tokens,
+    /// How many attempts' events are on their way.
+    telling: watch::Sender<usize>,
     started_at: String,
     born: Instant,
     agents: Mutex<Agents>,
@@ -101,7 +119,7 @@ impl Runner {
         let workspace = Workspace::open(&config.workspace)?;
         let instance = uuid::Uuid::new_v4().to_string();
         let processes = Processes::new(workspace.root(), &instance, config.stop_grace)?;
-        let tokens = Tokens::default();
+        let tokens = Tokens::kept_in(workspace.tokens()?);
         if let (Some(town), Some(token)) = (&config.town_id, &config.token) {
             tokens.put(town, token.clone());
         }
@@ -112,8 +130,13 @@ impl Runner {
             workspace,
             processes,
             due: Due::default(),
-            port: AtomicU16::new(0),
+            transcripts: Arc::default(),
             tokens,
+            pushed: Pushed::default(),
+            tickets: Tickets::default(),
+            changed: Notify::new(),
+            port: AtomicU16::new(0),
+            telling: watch::Sender::new(0),
             started_at: text::now(),
             born: Instant::now(),
             agents: Mutex::default(),
@@ -122,17 +145,24 @@ impl Runner {
         }))
     }
 
-    /// Starts an agent, or answers as the same start was answered before.
-    pub async fn start(self: &Arc<Self>, request: StartRequest) -> Reply {
-        match self.accept(request) {
+    /// Starts an agent, or answers as the same start was answered before. What the worker has pushed stands in for variables
+    /// that the start does not bring.
+    pub async fn start(self: &Arc<Self>, mut request: StartRequest) -> Reply {
+        for (name, value) in &self.pushed.town().variables {
+            request.env_vars.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        match self.accept(request, false) {
             Ok(answer) => answer.wait().await,
             Err(reply) => reply,
         }
     }
 
     /// One critical section decides: two starts with the same id cannot both be the first.
-    fn accept(self: &Arc<Self>, request: StartRequest) -> Result<Arc<Answer>, Reply> {
+    fn accept(self: &Arc<Self>, request: StartRequest, again: bool) -> Result<Arc<Answer>, Reply> {
         let mut agents = text::lock(&self.agents);
+        if again && agents.current.contains_key(&request.agent_id) {
+            return Err((409, json!({ "error": "the worker has started this agent anew" })));
+        }
         if let Some(id) = &request.dispatch_id
             && let Some(seen) = agents.seen.get(id)
         {
@@ -158,7 +188,7 @@ impl Runner {
             let error = format!("agent {} works on branch {} already", other.agent, request.branch);
             return Err((500, json!({ "error": error })));
         }
-        let dispatch = Dispatch::new(&request, self.voice_of(&request));
+        let dispatch = Dispatch::new(&request, self.voice_of(&request), &self.transcripts);
         if let Some(id) = &request.dispatch_id {
             agents.remember(id, Some((request.agent_id.clone(), Arc::clone(&dispatch.answer))));
         }
@@ -171,7 +201,38 @@ impl Runner {
         Ok(answer)
     }
 
-    fn voice_of(&self, request: &StartRequest) -> Voice {
+    /// Restarts an agent that the last container had, unless the worker has started it anew meanwhile.
+    pub fn restart(self: &Arc<Self>, request: StartRequest) {
+        let (runner, agent) = (Arc::clone(self), request.agent_id.clone());
+        tokio::spawn(async move {
+            let (status, said) = match runner.accept(request, true) {
+                Ok(answer) => answer.wait().await,
+                Err(reply) => reply,
+            };
+            if status != 201 {
+                crate::journal::note(&format!("{agent} could not be restarted: {said}"));
+            }
+        });
+    }
+
+    /// Begins to send a dispatch's events to the worker.
+    pub fn deliver_events(&self, dispatch: &Arc<Dispatch>) -> JoinHandle<()> {
+        self.telling.send_modify(|count| *count += 1);
+        let (telling, dispatch) = (self.telling.clone(), Arc::clone(dispatch));
+        tokio::spawn(async move {
+            dispatch.feed.outbox.deliver(&dispatch.agent, &dispatch.rig, &dispatch.voice).await;
+            telling.send_modify(|count| *count -= 1);
+        })
+    }
+
+    /// Waits until no events are on their way.
+    pub async fn events_delivered(&self) {
+        let _ = self.telling.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// The voice of a request.
+    #[must_use]
+    pub fn voice_of(&self, request: &StartRequest) -> Voice {
         if let Some(token) = environment::token(&self.config, request) {
             // A start's token is the newest there is; the runner's own is only a beginning.
             let fresh = request.env_vars.contains_key("GASTOWN_CONTAINER_TOKEN");
@@ -201,8 +262,9 @@ impl Runner {
             None => (None, None),
         };
         let own = self.config.api_url.as_deref().map(|url| url.trim_end_matches('/').to_owned());
-        let api = api.or(own)?;
-        let town = town.map(str::to_owned).or(last_town).or_else(|| self.config.town_id.clone())?;
+        let pushed = self.pushed.town();
+        let api = api.or_else(|| pushed.api_url.clone()).or(own)?;
+        let town = town.map(str::to_owned).or(last_town).or_else(|| self.own_town())?;
         let tokens = self.tokens.clone();
         Some(Voice { http: self.http.clone(), api: Some(api), town, tokens, headers: Vec::new() })
     }
@@ -213,7 +275,8 @@ impl Runner {
         text::lock(&self.agents).last.is_some()
     }
 
-    fn find(&self, agent: &str) -> Result<Arc<Dispatch>, Reply> {
+    /// The newest dispatch of an agent, or the answer that there is none.
+    pub fn find(&self, agent: &str) -> Result<Arc<Dispatch>, Reply> {
         let found = text::lock(&self.agents).current.get(agent).cloned();
         found.ok_or_else(|| (404, json!({ "error": format!("Agent {agent} not found") })))
     }
@@ -247,27 +310,42 @@ impl Runner {
         }
     }
 
-    /// Puts a message into a running agent's inbox.
+    /// Hands a message to a running agent.
     #[must_use]
     pub fn message(&self, agent: &str, prompt: &str) -> Reply {
         let dispatch = match self.find(agent) {
             Ok(dispatch) => dispatch,
             Err(reply) => return reply,
         };
-        let (Status::Running, Some(inbox)) = (dispatch.status(), dispatch.inbox()) else {
-            let error = format!("Agent {agent} is not running (status: {})", dispatch.status().name());
-            return (500, json!({ "error": error }));
+        let not_running = |status: Status| {
+            let error = format!("Agent {agent} is not running (status: {})", status.name());
+            (500, json!({ "error": error }))
         };
-        let line = format!("{}\n", json!({ "at": text::now(), "prompt": prompt }));
-        // One write per line: a reader never sees half of one.
-        let written = OpenOptions::new().append(true).open(inbox).and_then(|mut file| file.write_all(line.as_bytes()));
-        match written {
+        if dispatch.status() != Status::Running {
+            return not_running(dispatch.status());
+        }
+        match dispatch.mailbox.put(prompt) {
             Ok(()) => {
                 dispatch.count_message();
                 (200, json!({ "sent": true }))
             }
-            Err(error) => (500, json!({ "error": format!("the message could not be written: {error}") })),
+            // Its last turn is over, and its result is being delivered.
+            Err(Refused::Closed) => not_running(Status::Stopping),
+            Err(error) => (500, json!({ "error": error.to_string() })),
         }
+    }
+
+    /// The voice of an agent that is known here, and its rig.
+    #[must_use]
+    pub fn voice_for(&self, agent: &str) -> Option<(Voice, String)> {
+        self.find(agent).ok().map(|dispatch| (dispatch.voice.clone(), dispatch.rig.clone()))
+    }
+
+    /// The town of this container.
+    #[must_use]
+    pub fn own_town(&self) -> Option<String> {
+        let last = text::lock(&self.agents).last.as_ref().map(|(_, town)| town.clone());
+        last.or_else(|| self.pushed.town().town_id.clone()).or_else(|| self.config.town_id.clone())
     }
 
     /// The answer of `GET /health`.
@@ -281,7 +359,7 @@ impl Runner {
             "uptime": u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX),
             "startedAt": self.started_at,
             "containerInstanceId": self.instance,
-            "features": ["dispatch-id"],
+            "features": ["dispatch-id", "prompt-on-resume"],
         });
         if *self.draining.borrow()
             && let Some(fields) = health.as_object_mut()
@@ -295,6 +373,18 @@ impl Runner {
     #[must_use]
     pub fn live(&self) -> Vec<Arc<Dispatch>> {
         text::lock(&self.agents).current.values().filter(|dispatch| !dispatch.status().is_over()).cloned().collect()
+    }
+
+    /// The newest dispatch of every agent, also of those that ended.
+    #[must_use]
+    pub fn known(&self) -> Vec<Arc<Dispatch>> {
+        text::lock(&self.agents).current.values().cloned().collect()
+    }
+
+    /// Whether the drain has begun.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
     }
 
     /// Takes no more starts. Under the lock of `accept`: every start is either refused or in `live` afterwards.

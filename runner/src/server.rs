@@ -1,19 +1,21 @@
-//! The control server: routes and bodies of protocol 4, as far as the worker calls them.
+//! The control server: routes and bodies of protocol 4.
 
 use crate::{
+    bodies::{parse_message, parse_stop},
     config::Config,
-    heartbeat,
-    request::{StartRequest, parse_message, parse_stop},
+    heartbeat, registry,
+    request::StartRequest,
     runner::{Reply, Runner},
+    sockets::{self, Upgrade},
+    town_routes::{self, Body, no_merge, no_terminal},
     url::is_id,
 };
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, request::Parts},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, RawQuery, State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, Uri, request::Parts},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, patch, post, put},
 };
 use serde_json::{Value, json};
 use std::{
@@ -37,13 +39,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens workspace and port, and begins to send heartbeats.
+    /// Opens workspace and port, restarts what the last container had, and begins to tell the worker what lives here.
     pub async fn bind(config: Config) -> io::Result<Self> {
         let listener = TcpListener::bind(&config.addr).await?;
         let addr = listener.local_addr()?;
         let runner = Runner::new(config)?;
         runner.port.store(addr.port(), Ordering::Relaxed);
         tokio::spawn(heartbeat::run(Arc::clone(&runner)));
+        tokio::spawn(registry::run(Arc::clone(&runner)));
+        tokio::spawn(registry::resurrect(Arc::clone(&runner)));
         Ok(Self { addr, runner, listener })
     }
 
@@ -61,22 +65,43 @@ fn router(runner: Arc<Runner>) -> Router {
         .route("/agents/{agent}/status", get(status))
         .route("/agents/{agent}/stop", post(stop))
         .route("/agents/{agent}/message", post(message))
-        .fallback(not_found)
+        .route("/agents/{agent}/model", patch(town_routes::model))
+        .route("/agents/{agent}/system-prompt", put(town_routes::system_prompt))
+        .route("/agents/{agent}/events", get(events))
+        .route("/agents/{agent}/stream-ticket", post(stream_ticket))
+        .route("/agents/{agent}/pending-nudges", get(town_routes::pending_nudges))
+        .route("/agents/{agent}/nudge-delivered", post(town_routes::nudge_delivered))
+        .route("/agents/{agent}/pty", get(no_terminal).post(no_terminal))
+        .route("/agents/{agent}/pty/{pty}", get(no_terminal).put(no_terminal).delete(no_terminal))
+        .route("/agents/{agent}/pty/{pty}/connect", get(no_terminal))
+        .route("/ws", get(sockets::all))
+        .route("/refresh-token", post(town_routes::refresh_token))
+        .route("/sync-config", post(town_routes::sync_config))
+        .route("/dashboard-context", post(town_routes::dashboard_context))
+        .route("/repos/setup", post(town_routes::setup_repository))
+        .route("/git/merge", post(no_merge))
+        .fallback(stream)
         .method_not_allowed_fallback(not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(runner)
 }
 
-fn answer((status, body): Reply) -> Response {
+/// A reply as the server sends it.
+#[must_use]
+pub fn answer((status, body): Reply) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, Json(body)).into_response()
 }
 
-fn bad(body: Value) -> Response {
+/// A 400.
+#[must_use]
+pub fn bad(body: Value) -> Response {
     answer((400, body))
 }
 
-fn unread(rejection: &BytesRejection) -> Response {
+/// A body that could not be read.
+#[must_use]
+pub fn unread(rejection: &BytesRejection) -> Response {
     answer((rejection.status().as_u16(), json!({ "error": rejection.body_text() })))
 }
 
@@ -96,7 +121,10 @@ async fn health(State(runner): State<Arc<Runner>>, headers: HeaderMap) -> Respon
     answer((200, runner.health()))
 }
 
-async fn start(State(runner): State<Arc<Runner>>, body: Result<Bytes, BytesRejection>) -> Response {
+async fn start(State(runner): State<Arc<Runner>>, headers: HeaderMap, body: Body) -> Response {
+    if let Some(town) = town_routes::settings(&headers) {
+        runner.pushed.remember(town);
+    }
     match body.map(|body| StartRequest::parse(&body, runner.config.dev)) {
         Ok(Ok(request)) => answer(runner.start(request).await),
         Ok(Err(issues)) => bad(issues),
@@ -106,7 +134,7 @@ async fn start(State(runner): State<Arc<Runner>>, body: Result<Bytes, BytesRejec
 
 /// The agent that a path names. What cannot be an agent's id names nothing: 404 in our words, whether it is too long, no
 /// UTF-8, or another path in disguise.
-struct Agent(String);
+pub struct Agent(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Agent {
     type Rejection = Response;
@@ -123,7 +151,7 @@ async fn status(State(runner): State<Arc<Runner>>, Agent(agent): Agent) -> Respo
     answer(runner.status(&agent))
 }
 
-async fn stop(State(runner): State<Arc<Runner>>, Agent(agent): Agent, body: Result<Bytes, BytesRejection>) -> Response {
+async fn stop(State(runner): State<Arc<Runner>>, Agent(agent): Agent, body: Body) -> Response {
     match body.map(|body| parse_stop(&body)) {
         Ok(Ok(id)) => answer(runner.stop(&agent, id.as_deref()).await),
         Ok(Err(issues)) => bad(issues),
@@ -131,14 +159,29 @@ async fn stop(State(runner): State<Arc<Runner>>, Agent(agent): Agent, body: Resu
     }
 }
 
-async fn message(
-    State(runner): State<Arc<Runner>>,
-    Agent(agent): Agent,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
+async fn message(State(runner): State<Arc<Runner>>, Agent(agent): Agent, body: Body) -> Response {
     match body.map(|body| parse_message(&body)) {
         Ok(Ok(prompt)) => answer(runner.message(&agent, &prompt)),
         Ok(Err(issues)) => bad(issues),
         Err(rejection) => unread(&rejection),
+    }
+}
+
+async fn events(State(runner): State<Arc<Runner>>, Agent(agent): Agent, query: RawQuery) -> Response {
+    sockets::events(&runner, &agent, &query).into_response()
+}
+
+async fn stream_ticket(State(runner): State<Arc<Runner>>, Agent(agent): Agent) -> Response {
+    answer((200, runner.tickets.issue(&agent)))
+}
+
+/// A socket at any path that ends in `/agents/:a/stream` (protocol 4.3); everything else is not found.
+async fn stream(State(runner): State<Arc<Runner>>, uri: Uri, query: RawQuery, upgrade: Upgrade) -> Response {
+    let mut parts = uri.path().rsplit('/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("stream"), Some(agent), Some("agents")) if is_id(agent) => {
+            sockets::open(runner, Some(agent.to_owned()), &query, upgrade)
+        }
+        _ => not_found().await,
     }
 }

@@ -2,16 +2,22 @@
 
 use crate::{
     attempt::{Attempt, Halt, Phase},
+    conversation,
     output::Output,
-    preset::{Launch, Preset, Task},
-    process::Job,
+    preset::{Launch, Preset},
+    process::{Job, Process},
     repository::{Repository, Worktree},
     request::Role,
     script, text,
     voice::{CallError, is_late},
 };
 use serde_json::json;
-use std::{fs, path::PathBuf, process::ExitStatus, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    sync::Arc,
+};
 
 /// The longest commit message.
 const TITLE_BYTES: usize = 500;
@@ -19,43 +25,14 @@ const TITLE_BYTES: usize = 500;
 /// How much of the last output becomes the summary of a merge request.
 const SUMMARY_BYTES: usize = 2000;
 
-/// What the program and its arguments are, or why there is nothing to run.
-struct Command {
-    program: &'static str,
-    args: Vec<String>,
-    input: Option<String>,
-    variables: &'static [(&'static str, &'static str)],
-}
-
 /// Runs the session to its end.
 pub async fn run(attempt: &mut Attempt) -> Result<String, Halt> {
     let directory = open_workspace(attempt).await?;
     let output = attempt.open_output()?;
-    let Some(command) = command(attempt)? else {
-        attempt.started(&directory);
-        return Err(Halt::run("no fenced sh block in the bead's body"));
-    };
-    let mut environment = attempt.environment();
-    environment.extend(command.variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-    let job = Job {
-        program: command.program,
-        args: &command.args,
-        environment: &environment,
-        directory: &directory,
-        input: command.input,
-    };
-    let process = attempt
-        .runner
-        .processes
-        .spawn(job, &output)
-        .map_err(|error| Halt::run(format!("{} could not be started: {error}", command.program)))?;
-    attempt.started(&directory);
-    let ended = process.wait(&attempt.stop).await.map_err(|error| Halt::run(error.to_string()))?;
-    if let Some(cause) = ended.stopped {
-        return Err(Halt::Stopped(cause));
-    }
-    if !ended.status.success() {
-        return Err(Halt::run(last_words(ended.status, &output)));
+    if attempt.preset == Preset::Shell {
+        run_script(attempt, &directory, &output).await?;
+    } else {
+        conversation::run(attempt, &directory, &output).await?;
     }
     match attempt.tree.take() {
         Some((repository, tree)) if attempt.request.role == Role::Polecat => {
@@ -63,10 +40,52 @@ pub async fn run(attempt: &mut Attempt) -> Result<String, Halt> {
             attempt.tree = Some((repository, tree));
             delivered
         }
-        _ => {
-            attempt.completed("completed", None, "exited with status 0", &attempt.stop).await;
+        tree => {
+            attempt.completed("completed", None, "ended its turn and has nothing more to do", &attempt.stop).await;
+            if let (Some((repository, tree)), Ok(_lock)) = (tree, attempt.rig_lock().await) {
+                // A reviewer's verdict is at the origin, or there is none.
+                repository.remove(&tree.directory).await;
+            }
             Ok("completed".to_owned())
         }
+    }
+}
+
+/// Runs the bead's script. A script has one turn: its exit is its end.
+async fn run_script(attempt: &mut Attempt, directory: &Path, output: &Arc<Output>) -> Result<(), Halt> {
+    let Some(script) = script::first_sh_block(&attempt.request.prompt) else {
+        attempt.started(directory);
+        return Err(Halt::run("no fenced sh block in the bead's body"));
+    };
+    // A file, so that the script may read standard input and appears in no list of processes.
+    let path = attempt.directory.join("script.sh");
+    fs::write(&path, script).map_err(|error| Halt::run(format!("{}: {error}", path.display())))?;
+    let args = vec!["-e".to_owned(), path.display().to_string()];
+    let launch = Launch { program: "sh", args, input: None, variables: Vec::new() };
+    let process = spawn(attempt, directory, output, launch)?;
+    attempt.started(directory);
+    let ended = end(attempt, process, output).await;
+    attempt.dispatch.mailbox.close();
+    ended
+}
+
+/// Starts a process of the agent.
+pub fn spawn(attempt: &Attempt, directory: &Path, output: &Arc<Output>, launch: Launch) -> Result<Process, Halt> {
+    let mut environment = attempt.environment();
+    environment.extend(launch.variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    let job =
+        Job { program: launch.program, args: &launch.args, environment: &environment, directory, input: launch.input };
+    let spawned = attempt.runner.processes.spawn(job, output);
+    spawned.map_err(|error| Halt::run(format!("{} could not be started: {error}", launch.program)))
+}
+
+/// Waits for a process to end well.
+pub async fn end(attempt: &Attempt, process: Process, output: &Output) -> Result<(), Halt> {
+    let ended = process.wait(&attempt.stop).await.map_err(|error| Halt::run(error.to_string()))?;
+    match ended.stopped {
+        Some(cause) => Err(Halt::Stopped(cause)),
+        None if ended.status.success() => Ok(()),
+        None => Err(Halt::run(last_words(ended.status, output))),
     }
 }
 
@@ -87,26 +106,9 @@ async fn open_workspace(attempt: &mut Attempt) -> Result<PathBuf, Halt> {
     Ok(directory)
 }
 
-/// The command line of this attempt; nothing if the bead has no script.
-fn command(attempt: &Attempt) -> Result<Option<Command>, Halt> {
-    let request = &attempt.request;
-    let (prompt, model) = (request.prompt.as_str(), request.model.as_str());
-    let task = Task { prompt, system_prompt: request.system_prompt.as_deref(), model };
-    if let Some(Launch { program, args, input, variables }) = attempt.preset.launch(&task) {
-        return Ok(Some(Command { program, args, input, variables }));
-    }
-    debug_assert_eq!(attempt.preset, Preset::Shell, "other roles' builtins are no sessions");
-    let Some(script) = script::first_sh_block(prompt) else { return Ok(None) };
-    // A file, so that the script may read standard input and appears in no list of processes.
-    let path = attempt.directory.join("script.sh");
-    fs::write(&path, script).map_err(|error| Halt::run(format!("{}: {error}", path.display())))?;
-    let args = vec!["-e".to_owned(), path.display().to_string()];
-    Ok(Some(Command { program: "sh", args, input: None, variables: &[] }))
-}
-
 /// Commits what changed; pushes and says `done` if that is ahead of the target, else says that nothing came of it.
 async fn deliver(
-    attempt: &Attempt,
+    attempt: &mut Attempt,
     repository: &Repository,
     tree: &Worktree,
     output: &Arc<Output>,
@@ -120,9 +122,9 @@ async fn deliver(
         attempt.completed("completed", None, "exited with status 0, without a change", &attempt.stop).await;
         return Ok("completed".to_owned());
     }
-    tree.push(git).await.map_err(Halt::git(Phase::Repository))?;
+    attempt.push(git, tree).await.map_err(Halt::git(Phase::Repository))?;
     drop(lock);
-    let said = output.tail();
+    let said = output.summary();
     let summary = if said.is_empty() { title.as_str() } else { text::tail(&said, SUMMARY_BYTES) };
     let body = json!({ "branch": tree.branch, "summary": attempt.redactor.clean(summary) });
     let path = format!("agents/{}/done", attempt.dispatch.agent);

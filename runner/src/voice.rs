@@ -1,10 +1,18 @@
 //! What the runner says to the worker: authenticated calls, one token refresh on 401, patience for what must arrive.
 
 use crate::{stop::Stop, text};
-use reqwest::{Client, StatusCode, header::RETRY_AFTER, redirect::Policy};
+use reqwest::{
+    Client, Method, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+    redirect::Policy,
+};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -21,6 +29,20 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// How much of the worker's answer goes into an error.
 const SAID_BYTES: usize = 300;
+
+/// The largest answer that is read: a snapshot (`memory.rs`) and a little more.
+const ANSWER_BYTES: usize = 33_000_000;
+
+/// What a call carries.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// Nothing.
+    Empty,
+    /// JSON.
+    Json(&'a Value),
+    /// `application/octet-stream`.
+    Bytes(&'a [u8]),
+}
 
 /// Why a call did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -67,21 +89,55 @@ impl CallError {
     }
 }
 
-/// The newest token of each town: a start's, or one that was refreshed.
+/// The newest token of each town: a start's, one that was pushed, or one that was refreshed.
 #[derive(Clone, Debug, Default)]
-pub struct Tokens(Arc<Mutex<HashMap<String, String>>>);
+pub struct Tokens {
+    known: Arc<Mutex<HashMap<String, String>>>,
+    /// Where each town's token lies for the processes of agents, which read it while they run. None = nowhere.
+    directory: Option<PathBuf>,
+}
 
 impl Tokens {
-    /// Remembers a token.
+    /// Tokens that are also kept as files, one per town, which only the runner's user can read.
+    #[must_use]
+    pub fn kept_in(directory: PathBuf) -> Self {
+        Self { known: Arc::default(), directory: Some(directory) }
+    }
+
+    /// The file of a town's token.
+    #[must_use]
+    pub fn file(&self, town: &str) -> Option<PathBuf> {
+        Some(self.directory.as_ref()?.join(town))
+    }
+
+    /// Remembers a token. Whoever asks next, also a process that reads the file, gets this one.
     pub fn put(&self, town: &str, token: String) {
-        text::lock(&self.0).insert(town.to_owned(), token);
+        let mut known = text::lock(&self.known);
+        if let Some(path) = self.file(town)
+            && let Err(error) = write_whole(&path, &token)
+        {
+            crate::journal::note(&format!("{}: {error}", path.display()));
+        }
+        known.insert(town.to_owned(), token);
     }
 
     /// The newest one.
     #[must_use]
     pub fn get(&self, town: &str) -> Option<String> {
-        text::lock(&self.0).get(town).cloned()
+        text::lock(&self.known).get(town).cloned()
     }
+}
+
+/// Writes under another name first: a reader sees the old text or the new one, never half of it.
+fn write_whole(path: &std::path::Path, content: &str) -> io::Result<()> {
+    // No town's id has a tilde in it.
+    let half = PathBuf::from(format!("{}~", path.display()));
+    match fs::remove_file(&half) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half)?.write_all(content.as_bytes())?;
+    fs::rename(half, path)
 }
 
 /// The HTTP client for all calls. It follows no redirect: a token is for the worker alone.
@@ -119,13 +175,30 @@ impl Voice {
         format!("/api/towns/{}/{rest}", self.town)
     }
 
-    /// Makes a call, refreshing the token once if it is refused.
+    /// Posts, refreshing the token once if it is refused.
     pub async fn call(&self, path: &str, body: Option<&Value>, limit: Duration) -> Result<Value, CallError> {
+        let body = body.map_or(Body::Empty, Body::Json);
+        self.exchange(Method::POST, path, body, limit).await.map(|said| json_of(&said))
+    }
+
+    /// Reads, refreshing the token once if it is refused.
+    pub async fn get(&self, path: &str, limit: Duration) -> Result<Value, CallError> {
+        self.exchange(Method::GET, path, Body::Empty, limit).await.map(|said| json_of(&said))
+    }
+
+    /// Makes a call of any kind, refreshing the token once if it is refused.
+    pub async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body<'_>,
+        limit: Duration,
+    ) -> Result<Vec<u8>, CallError> {
         let token = self.tokens.get(&self.town);
-        let first = self.send(path, body, token.as_deref(), limit).await;
+        let first = self.send(method.clone(), path, body, token.as_deref(), limit).await;
         let Err(CallError::Refused { status: 401, .. }) = &first else { return first };
         match self.renew(token.as_deref()).await {
-            Some(token) => self.send(path, body, Some(&token), limit).await,
+            Some(token) => self.send(method, path, body, Some(&token), limit).await,
             None => first,
         }
     }
@@ -158,36 +231,50 @@ impl Voice {
 
     async fn send(
         &self,
+        method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Body<'_>,
         token: Option<&str>,
         limit: Duration,
-    ) -> Result<Value, CallError> {
+    ) -> Result<Vec<u8>, CallError> {
         let api = self.api.as_deref().ok_or(CallError::Nobody)?;
-        let mut request = self.http.post(format!("{api}{path}")).timeout(limit);
+        let mut request = self.http.request(method, format!("{api}{path}")).timeout(limit);
         for (name, value) in &self.headers {
             request = request.header(*name, value);
         }
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let answer = request.send().await.map_err(|error| unreachable_worker(&error))?;
+        request = match body {
+            Body::Empty => request,
+            Body::Json(value) => request.json(value),
+            Body::Bytes(bytes) => request.header(CONTENT_TYPE, "application/octet-stream").body(bytes.to_vec()),
+        };
+        let mut answer = request.send().await.map_err(|error| unreachable_worker(&error))?;
         let status = answer.status();
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let retry_after = retry_after.map(Duration::from_secs);
-        let said = answer.text().await.map_err(|error| unreachable_worker(&error))?;
-        if status.is_success() {
-            Ok(serde_json::from_str(&said).unwrap_or(Value::Null))
-        } else {
-            let mut said = text::head(said.trim(), SAID_BYTES).to_owned();
-            if said.is_empty() {
-                said.push_str("an empty body");
+        let mut said = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(|error| unreachable_worker(&error))? {
+            if said.len() + piece.len() > ANSWER_BYTES {
+                return Err(CallError::Unreachable(format!("an answer of more than {ANSWER_BYTES} bytes")));
             }
-            Err(CallError::Refused { status: status.as_u16(), said, retry_after })
+            said.extend_from_slice(&piece);
         }
+        if status.is_success() {
+            return Ok(said);
+        }
+        let said = String::from_utf8_lossy(&said);
+        let mut said = text::head(said.trim(), SAID_BYTES).to_owned();
+        if said.is_empty() {
+            said.push_str("an empty body");
+        }
+        Err(CallError::Refused { status: status.as_u16(), said, retry_after })
+    }
+
+    /// Refreshes the token, whatever it is worth still.
+    pub async fn refresh(&self) -> Option<String> {
+        self.renew(self.tokens.get(&self.town).as_deref()).await
     }
 
     /// A token other than `used`: one that came in meanwhile, else a refreshed one.
@@ -197,9 +284,9 @@ impl Voice {
             return newest;
         }
         let path = self.town_path("refresh-container-token");
-        match self.send(&path, Some(&json!({})), used, SHORT_CALL).await {
+        match self.send(Method::POST, &path, Body::Json(&json!({})), used, SHORT_CALL).await {
             Ok(said) => {
-                let token = data_text(&said, "token")?;
+                let token = data_text(&json_of(&said), "token")?;
                 self.tokens.put(&self.town, token.clone());
                 Some(token)
             }
@@ -226,6 +313,11 @@ pub struct Patience {
     pub total: Duration,
     /// The longest pause between two.
     pub pause: Duration,
+}
+
+/// An answer as JSON; what is none is null.
+fn json_of(said: &[u8]) -> Value {
+    serde_json::from_slice(said).unwrap_or(Value::Null)
 }
 
 /// A text of an answer's `data`, unless it is empty.

@@ -8,6 +8,7 @@
 //! rigs/<rig>/mayor-workspace                git init, no remote
 //! agents/<agent>/git-credentials, home/     private to the agent
 //! agents/<agent>/attempts/<id>/             output.log, inbox.jsonl, script.sh
+//! tokens/<town>                             the newest container token, for the processes of agents
 //! runner.lock                               one runner per workspace
 //! ```
 
@@ -72,6 +73,17 @@ impl Workspace {
     #[must_use]
     pub fn rig(&self, rig: &str) -> PathBuf {
         self.root.join("rigs").join(rig)
+    }
+
+    /// The directory of the towns' tokens, emptied of those of an earlier container.
+    pub fn tokens(&self) -> io::Result<PathBuf> {
+        let path = self.root.join("tokens");
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        private_directory(&path)?;
+        Ok(path)
     }
 
     /// An agent's private directory, made if need be.

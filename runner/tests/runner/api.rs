@@ -1,6 +1,6 @@
 //! The shapes of the control API.
 
-use crate::bench::Bench;
+use crate::bench::{Bench, eventually};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -9,7 +9,7 @@ async fn health_says_who_this_is_and_what_it_can_do() {
     let (status, health) = bench.get("/health").await;
     assert_eq!(status, 200);
     assert_eq!((&health["status"], &health["agents"], &health["servers"]), (&json!("ok"), &json!(0), &json!(0)));
-    assert_eq!(health["features"], json!(["dispatch-id"]));
+    assert_eq!(health["features"], json!(["dispatch-id", "prompt-on-resume"]));
     assert!(health["uptime"].is_u64() && health["startedAt"].as_str().unwrap().ends_with('Z'));
     assert_eq!(health["containerInstanceId"].as_str().unwrap().len(), 36);
     assert_eq!(health.get("draining"), None, "only when it is true");
@@ -45,7 +45,7 @@ async fn what_does_not_exist_is_not_found() {
     let nothing = (404, json!({ "error": "Not found" }));
     assert_eq!(bench.get("/").await, nothing);
     assert_eq!(bench.get("/agents/start").await, nothing, "another method is another route");
-    assert_eq!(bench.post("/refresh-token", &json!({})).await, nothing);
+    assert_eq!(bench.post("/agents/a1/undo", &json!({})).await, nothing);
     let nobody = (404, json!({ "error": "Agent a9 not found" }));
     assert_eq!(bench.get("/agents/a9/status").await, nobody);
     assert_eq!(bench.post("/agents/a9/stop", &json!({})).await, nobody);
@@ -75,16 +75,14 @@ async fn a_message_reaches_the_running_process_through_its_inbox() {
 #[tokio::test]
 async fn the_built_in_mayor_is_there_until_it_is_stopped() {
     let bench = Bench::new().await;
-    let mut request = bench.polecat("m1", "");
-    request["role"] = json!("mayor");
-    request["rigId"] = json!("mayor-town-1");
-    request["gitUrl"] = json!("");
-    request["branch"] = json!("gt/mayor");
-    let record = bench.started(&request).await;
+    let record = bench.started(&bench.mayor("You are ready.")).await;
     assert!(record["workdir"].as_str().unwrap().ends_with("/rigs/mayor-town-1/mayor-workspace"), "{record}");
     assert!(record["serverPort"].as_u64().unwrap() > 0 && record["sessionId"] != "", "warm: it takes messages");
     assert_eq!(bench.worker.beat("m1").await["rigId"], "mayor-town-1");
+    let waiting = |call: &crate::fake_worker::Call| call.is("m1", "waiting");
+    bench.worker.call("waiting", waiting).await;
     assert_eq!(bench.post("/agents/m1/message", &json!({ "prompt": "hello" })).await.0, 200);
+    eventually("it waits again", || bench.worker.count(waiting) == 2).await;
     bench.post("/agents/m1/stop", &json!({})).await;
     assert_eq!(bench.status("m1").await["exitReason"], "stopped");
 }

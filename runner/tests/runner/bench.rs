@@ -31,7 +31,7 @@ pub struct Bench {
     pub worker: FakeWorker,
     pub http: reqwest::Client,
     pub url: String,
-    variables: Vec<(String, String)>,
+    pub variables: Vec<(String, String)>,
     process: Option<Child>,
     said: Arc<Mutex<String>>,
 }
@@ -74,6 +74,8 @@ impl Bench {
             .env("GASTOWN_RUNNER_ADDR", "127.0.0.1:0")
             .env("GASTOWN_WORKSPACE", self.path("workspace"))
             .env("GASTOWN_DEV", "1")
+            // Whether a `gt` was built beside the runner is no matter of a test's.
+            .env("GASTOWN_GT", self.path("bin/gt"))
             .env("GASTOWN_STOP_GRACE_MS", "2000")
             .env("GASTOWN_HEARTBEAT_MS", HEARTBEAT)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
@@ -148,6 +150,26 @@ impl Bench {
             "entryId": "entry-1", "branch": branch, "targetBranch": "main", "sourceBeadId": "bead-1", "gates": gates,
         });
         request
+    }
+
+    /// A mayor's start.
+    pub fn mayor(&self, prompt: &str) -> Value {
+        let mut request = self.polecat("m1", "");
+        request["role"] = json!("mayor");
+        request["rigId"] = json!("mayor-town-1");
+        request["gitUrl"] = json!("");
+        request["branch"] = json!("gt/mayor");
+        request["prompt"] = json!(prompt);
+        request
+    }
+
+    /// A file in the bench's `out`, once it is there.
+    pub async fn out(&self, name: &str) -> String {
+        self.file(&format!("out/{name}")).await.trim_end().to_owned()
+    }
+
+    pub async fn send(&self, method: reqwest::Method, path: &str, body: &Value) -> (u16, Value) {
+        read(self.http.request(method, format!("{}{path}", self.url)).json(body)).await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {

@@ -20,7 +20,11 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 /// One call of the runner.
 #[derive(Clone, Debug)]
 pub struct Call {
+    pub method: String,
     pub path: String,
+    pub query: String,
+    /// The body as it came.
+    pub bytes: Bytes,
     pub headers: HeaderMap,
     pub body: Value,
 }
@@ -60,6 +64,9 @@ type Rule = Box<dyn FnMut(&Call) -> Option<(u16, Value)> + Send>;
 
 /// An answer's header that a rule asks for by this key of its body.
 pub const RETRY_AFTER: &str = "retryAfterSeconds";
+
+/// A rule that answers with the bytes of a file names it by this key of its body.
+pub const FILE: &str = "fileToSend";
 
 #[derive(Default)]
 struct Heard {
@@ -110,6 +117,12 @@ impl FakeWorker {
         }
     }
 
+    /// The events that the worker was told of, in the order in which they came.
+    pub fn events(&self) -> Vec<Value> {
+        let calls = self.calls().into_iter().filter(|call| call.path.ends_with("/agent-events"));
+        calls.flat_map(|call| call.body["events"].as_array().cloned().unwrap_or_default()).collect()
+    }
+
     /// What the agent's first heartbeat said, once it has come.
     pub async fn beat(&self, agent: &str) -> Value {
         let call = self.call("heartbeat", |call| call.beats(agent)).await;
@@ -124,16 +137,22 @@ impl FakeWorker {
 
 async fn hear(heard: Arc<Mutex<Heard>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let body: Bytes = to_bytes(body, 1_000_000).await.unwrap();
+    let bytes: Bytes = to_bytes(body, 40_000_000).await.unwrap();
     let call = Call {
+        method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
-        body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+        body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        bytes,
     };
     let mut heard = heard.lock().unwrap();
     let answer = heard.rules.iter_mut().find_map(|rule| rule(&call));
     heard.calls.push(call);
     let (status, body) = answer.unwrap_or_else(|| (200, json!({ "success": true, "data": {} })));
+    if let Some(file) = body[FILE].as_str() {
+        return std::fs::read(file).unwrap().into_response();
+    }
     let patience = body[RETRY_AFTER].as_u64().map(|seconds| [("retry-after", seconds.to_string())]);
     // What git wants to see before it shows credentials.
     let basic = [("www-authenticate", "Basic realm=\"git\"")];

@@ -77,9 +77,18 @@ fn right(bench: &Bench, method: &str, pattern: &str) -> (String, Value) {
         }
         (_, "/agents/{agent}/stop") => json!({ "dispatchId": "a1-d1" }),
         (_, "/agents/{agent}/message") => json!({ "prompt": "Go on" }),
+        (_, "/agents/{agent}/model") => json!({ "model": "anthropic/claude-x", "smallModel": "s" }),
+        (_, "/agents/{agent}/system-prompt") => json!({ "systemPrompt": "Be better" }),
+        (_, "/agents/{agent}/nudge-delivered") => json!({ "nudge_id": "n1" }),
+        (_, "/agents/{agent}/stream-ticket" | "/sync-config" | "/git/merge") => json!({}),
+        (_, "/refresh-token") => json!({ "token": crate::bench::TOKEN }),
+        (_, "/dashboard-context") => json!({ "context": "the convoy page" }),
+        (_, "/repos/setup") => {
+            json!({ "rigId": "rig-2", "gitUrl": bench.origin(), "defaultBranch": "main", "envVars": { "A": "b" } })
+        }
         other => panic!("no right request for {other:?}: add it here"),
     };
-    (pattern.replace("{agent}", "a1"), body)
+    (pattern.replace("{agent}", "a1").replace("{pty}", "p1"), body)
 }
 
 #[tokio::test]
@@ -110,6 +119,7 @@ async fn poisoned_requests_are_refused_in_words_and_leave_no_trace() {
             requests.push(request(method, &query, b"", &right_body));
             let (name, value) = dice.one(&headers);
             requests.push(request(method, path.as_bytes(), &[name.as_bytes(), b": ", &value].concat(), &right_body));
+            requests.push(request(method, path.as_bytes(), &[b"X-Town-Config: ", &value[..]].concat(), &right_body));
             for name in ["X-Drain-Nonce: n\r\nX-Town-Id: ", "X-Town-Id: t\r\nX-Drain-Nonce: "] {
                 requests.push(request(method, path.as_bytes(), &[name.as_bytes(), &value].concat(), &right_body));
             }
@@ -150,8 +160,15 @@ fn well_formed(answer: Option<(u16, Vec<u8>)>, sent: &[u8]) -> u16 {
     let Some((status, body)) = answer else { return 0 };
     let told = || format!("{status} {}\n{}", String::from_utf8_lossy(&body), shown(sent));
     // The wire's own 500s (protocol 4): a message for an agent that has ended, a start that a stop has overtaken.
-    let words = ["is not running", "Startup aborted"];
-    let ours = status == 500 && words.iter().any(|words| String::from_utf8_lossy(&body).contains(words));
+    let words = ["is not running", "Startup aborted", "messages wait"];
+    let said = |words: &[&str]| words.iter().any(|words| String::from_utf8_lossy(&body).contains(words));
+    // What is not served says so, and so does an agent whose worker is not known.
+    let ours = match status {
+        500 => said(&words),
+        501 => said(&["no terminals", "start a refinery"]),
+        503 => said(&["Missing gastown configuration", "the worker"]),
+        _ => false,
+    };
     assert!(status < 500 || ours, "{}", told());
     if status < 300 || body.is_empty() {
         assert!(!body.is_empty() || status >= 400, "{}", told());

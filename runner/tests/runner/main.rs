@@ -9,11 +9,16 @@
 
 mod api;
 mod bench;
+mod conversations;
 mod dispatch;
+mod events;
 mod fake_worker;
 mod fuzz;
 mod heartbeats;
+mod http_git;
 mod presets;
+mod pushes;
 mod refinery;
+mod registry;
 mod sessions;
 mod signals;

@@ -28,6 +28,11 @@ async fn record(variable: &str, preset: &str, edit: impl FnOnce(&mut Value)) -> 
     request["systemPrompt"] = json!("You are a polecat.");
     request["envVars"]["OUT"] = json!(bench.path("out"));
     edit(&mut request);
+    // A worker that says that nothing is left to do: nobody waits for the end of the idle time.
+    bench.worker.rule(|call| {
+        let asked = call.method == "GET" && call.path.ends_with("/agents/a1");
+        asked.then(|| (200, json!({ "success": true, "data": { "current_hook_bead_id": null } })))
+    });
     bench.started(&request).await;
     bench.file("out/done").await;
     let read = |name: &str| std::fs::read_to_string(bench.path("out").join(name)).unwrap();
@@ -48,7 +53,8 @@ const POLECAT: &str = "GASTOWN_POLECAT_AGENT";
 #[tokio::test]
 async fn claude_prints_and_reads_its_prompt_from_standard_input() {
     let record = record(POLECAT, "claude", |_| {}).await;
-    let args = "[-p]\n[--dangerously-skip-permissions]\n[--model]\n[claude-x]\n[--append-system-prompt]\n[You are a polecat.]\n";
+    let args = "[-p]\n[--dangerously-skip-permissions]\n[--output-format]\n[stream-json]\n[--verbose]\n[--model]\n[claude-x]\n\
+                [--append-system-prompt]\n[You are a polecat.]\n";
     assert_eq!(record.args, args);
     assert_eq!(record.input, "--help\n\nmake it work");
     assert!(
@@ -61,8 +67,7 @@ async fn claude_prints_and_reads_its_prompt_from_standard_input() {
 #[tokio::test]
 async fn codex_executes_what_it_reads_from_standard_input() {
     let record = record(POLECAT, "codex", |request| request["model"] = json!("openai/gpt-x")).await;
-    let args =
-        "[exec]\n[--dangerously-bypass-approvals-and-sandbox]\n[--skip-git-repo-check]\n[--model]\n[gpt-x]\n[-]\n";
+    let args = "[exec]\n[--json]\n[--dangerously-bypass-approvals-and-sandbox]\n[--skip-git-repo-check]\n[--model]\n[gpt-x]\n[-]\n";
     assert_eq!(record.args, args);
     assert_eq!(record.input, "You are a polecat.\n\n--help\n\nmake it work");
     assert!(
@@ -75,8 +80,7 @@ async fn codex_executes_what_it_reads_from_standard_input() {
 #[tokio::test]
 async fn opencode_runs_a_message_behind_the_end_of_its_options() {
     let record = record(POLECAT, "opencode", |_| {}).await;
-    let args =
-        "[run]\n[--auto]\n[--model]\n[anthropic/claude-x]\n[--]\n[You are a polecat.\n\n--help\n\nmake it work]\n";
+    let args = "[run]\n[--auto]\n[--format]\n[json]\n[--model]\n[anthropic/claude-x]\n[--]\n[You are a polecat.\n\n--help\n\nmake it work]\n";
     assert_eq!(record.args, args);
     assert_eq!(record.input, "");
 }
@@ -84,7 +88,10 @@ async fn opencode_runs_a_message_behind_the_end_of_its_options() {
 #[tokio::test]
 async fn kilo_runs_a_message_behind_the_end_of_its_options() {
     let record = record(POLECAT, "kilo", |request| request["model"] = json!("")).await;
-    assert_eq!(record.args, "[run]\n[--auto]\n[--]\n[You are a polecat.\n\n--help\n\nmake it work]\n");
+    assert_eq!(
+        record.args,
+        "[run]\n[--auto]\n[--format]\n[json]\n[--]\n[You are a polecat.\n\n--help\n\nmake it work]\n"
+    );
 }
 
 #[tokio::test]

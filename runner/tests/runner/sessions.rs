@@ -328,3 +328,40 @@ async fn a_git_token_that_is_refused_is_renewed_once() {
     }
     assert_eq!(bench.worker.count(|call| call.path.ends_with("/refresh-git-token")), 1);
 }
+
+/// `Authorization` of `x-access-token` with `fresh-git-token`.
+const FRESH: &str = "Basic eC1hY2Nlc3MtdG9rZW46ZnJlc2gtZ2l0LXRva2Vu";
+
+#[tokio::test]
+async fn a_push_that_is_refused_for_its_token_is_repeated_once_with_a_fresh_one() {
+    let bench = Bench::new().await;
+    let url = crate::http_git::serve(bench.path(""), FRESH).await;
+    bench.worker.rule(|call| {
+        let renewal = call.path.ends_with("/refresh-git-token");
+        renewal.then(|| (200, json!({ "success": true, "data": { "token": "fresh-git-token" } })))
+    });
+    let mut request = bench.polecat("a1", "echo new > new.txt");
+    request["gitUrl"] = json!(format!("{url}/origin.git"));
+    request["envVars"]["GIT_TOKEN"] = json!("stale-git-token");
+    bench.started(&request).await;
+    bench.worker.verb("a1", "done").await;
+    assert_eq!(bench.in_origin(&["show", "gt/toast/a1:new.txt"]), "new");
+    assert_eq!(bench.worker.count(|call| call.path.ends_with("/refresh-git-token")), 1);
+}
+
+#[tokio::test]
+async fn pushed_settings_bring_gits_credentials_to_an_agent_that_runs() {
+    let bench = Bench::new().await;
+    let url = crate::http_git::serve(bench.path(""), FRESH).await;
+    let script = format!("while ! test -f {}; do sleep 0.02; done\necho new > new.txt", bench.path("out/go").display());
+    let mut request = bench.polecat("a1", &script);
+    request["gitUrl"] = json!(format!("{url}/origin.git"));
+    request["envVars"]["GIT_TOKEN"] = json!("stale-git-token");
+    bench.started(&request).await;
+    let settings = json!({ "git_auth": { "github_token": "fresh-git-token" } }).to_string();
+    let sync = bench.http.post(format!("{}/sync-config", bench.url)).header("X-Town-Config", settings);
+    assert_eq!(sync.send().await.unwrap().status(), 200);
+    fs::write(bench.path("out/go"), "").unwrap();
+    bench.worker.verb("a1", "done").await;
+    assert_eq!(bench.worker.count(|call| call.path.ends_with("/refresh-git-token")), 0, "the pushed one was good");
+}
