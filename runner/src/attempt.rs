@@ -285,6 +285,10 @@ impl Attempt {
         });
         if let (Some(phase), Some(fields)) = (phase, body.as_object_mut()) {
             fields.insert("phase".to_owned(), json!(phase.name()));
+            // A refusal of the model is not the bead's fault, which the worker knows by the status.
+            if let (Phase::Run, Some(status)) = (phase, self.dispatch.feed.refusal()) {
+                fields.insert("model_status".to_owned(), json!(status));
+            }
         }
         let path = format!("agents/{}/completed", self.dispatch.agent);
         if let Err(error) = self.report(&path, &body, stop).await {

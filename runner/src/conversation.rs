@@ -133,6 +133,7 @@ async fn take(attempt: &mut Attempt, directory: &Path, output: &Arc<Output>, tur
     let Some(launch) = attempt.preset.launch(&task) else {
         return Err(Halt::run(format!("the preset {} holds no conversation", attempt.preset.name())));
     };
+    attempt.dispatch.feed.begin_turn();
     attempt.dispatch.feed.tell("turn.started", json!({ "prompt": attempt.redactor.clean(&turn.prompt) }));
     let process = session::spawn(attempt, directory, output, launch)?;
     if attempt.dispatch.status() == Status::Starting {

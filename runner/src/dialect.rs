@@ -143,16 +143,33 @@ fn opencode(value: &Value) -> Option<Vec<Said>> {
         ("step_start" | "step_finish", _) => Some(vec![Said::Noise]),
         ("error", _) => {
             let error = value.get("error")?;
-            let words = error.get("data").map(|data| text(data, "message")).filter(|words| !words.is_empty());
-            Some(vec![Said::Trouble(words.unwrap_or_else(|| error.to_string()))])
+            let data = error.get("data").unwrap_or(&Value::Null);
+            let words = Some(text(data, "message")).filter(|words| !words.is_empty());
+            let status = data.get("statusCode").map(|status| format!(" (status {status})")).unwrap_or_default();
+            Some(vec![Said::Trouble(words.unwrap_or_else(|| error.to_string()) + &status)])
         }
         _ => None,
     }
 }
 
+/// The status with which a model's gateway refused, if the tool's complaint names one: `API Error: 429 …`,
+/// `last status: 503 …`. A number that stands elsewhere is none.
+#[must_use]
+pub fn refusal(complaint: &str) -> Option<u16> {
+    let words: Vec<&str> =
+        complaint.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let named = |word: &str| ["error", "status", "code", "http"].contains(&word.to_ascii_lowercase().as_str());
+    words.windows(2).find_map(|pair| match pair {
+        [before, number] if named(before) && number.len() == 3 => {
+            number.parse().ok().filter(|status| (400..600).contains(status))
+        }
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Dialect, Said};
+    use super::{Dialect, Said, refusal};
     use serde_json::json;
 
     fn tool(id: &str, tool: &str, input: serde_json::Value) -> Said {
@@ -181,6 +198,17 @@ mod tests {
         let line = r#"{"type":"tool_use","part":{"callID":"c1","tool":"bash","state":{"status":"completed","input":{"a":1}}}}"#;
         let wanted = vec![tool("c1", "bash", json!({ "a": 1 })), Said::ToolEnd { id: "c1".to_owned(), failed: false }];
         assert_eq!(Dialect::OpenCode.read(line), Some(wanted));
+    }
+
+    #[test]
+    fn a_gateways_status_is_known_from_where_it_stands() {
+        assert_eq!(refusal("API Error: 429 {\"type\":\"error\"}"), Some(429));
+        assert_eq!(refusal("exceeded retry limit, last status: 503 Service Unavailable"), Some(503));
+        let line = r#"{"type":"error","error":{"name":"APIError","data":{"message":"no","statusCode":401}}}"#;
+        assert_eq!(Dialect::OpenCode.read(line), Some(vec![Said::Trouble("no (status 401)".to_owned())]));
+        for other in ["line 404 is wrong", "error 4291", "error 200", "status unknown", ""] {
+            assert_eq!(refusal(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Guarantees: putting an event in never waits; what waits is bounded, and beyond the bound the oldest are dropped and
 //! counted, which the worker is told by an event of its own; one call is in the air at a time; a worker that fails is asked
 //! again with growing pauses, or when it says; the attempt's end is waited for some seconds and no longer.
+//! Caveat: a call whose answer is lost is made again, so the worker may keep its events twice.
 //! Lines of output that wait together travel as one event: the worker pays by the row.
 
 use crate::{

@@ -4,7 +4,7 @@
 //! Text is redacted line by line before it is kept anywhere.
 
 use crate::{
-    dialect::{Dialect, Said},
+    dialect::{Dialect, Said, refusal},
     redact::Redactor,
     text,
     transcript::Feed,
@@ -104,6 +104,7 @@ impl Output {
             Said::Trouble(words) => {
                 let words = self.redactor.clean(&words);
                 self.write(&format!("{words}\n"), true);
+                self.feed.refused(refusal(&words));
                 self.feed.tell("error", json!({ "text": words }));
             }
             Said::Answer(words) => text::lock(&self.kept).answer = Some(self.redactor.clean(&words)),

@@ -132,12 +132,13 @@ pub async fn resurrect(runner: Arc<Runner>) {
     }
 }
 
-/// The start that an entry stands for: its variables are the request's own and those beside it.
+/// The start that an entry stands for. Its variables are those that the last container had, and the request's own, which
+/// the worker may have made anew.
 fn read(entry: &Value, dev: bool) -> Option<StartRequest> {
     let mut request = entry.get("request")?.clone();
     let fields = request.as_object_mut()?;
-    let mut variables = fields.get("envVars").and_then(Value::as_object).cloned().unwrap_or_default();
-    variables.extend(entry.get("env").and_then(Value::as_object).cloned().unwrap_or_default());
+    let mut variables = entry.get("env").and_then(Value::as_object).cloned().unwrap_or_default();
+    variables.extend(fields.get("envVars").and_then(Value::as_object).cloned().unwrap_or_default());
     fields.insert("envVars".to_owned(), Value::Object(variables));
     let request = StartRequest::parse(request.to_string().as_bytes(), dev).ok()?;
     (entry.get("agentId").and_then(Value::as_str) == Some(request.agent_id.as_str())).then_some(request)

@@ -158,6 +158,8 @@ struct Now {
     last: Option<(String, String)>,
     /// Tool calls that run, by their id.
     tools: BTreeMap<String, String>,
+    /// With which status the model's gateway refused, in this turn.
+    refusal: Option<u16>,
 }
 
 impl Feed {
@@ -182,6 +184,22 @@ impl Feed {
     /// A tool call ended.
     pub fn tool_ended(&self, id: &str) {
         text::lock(&self.now).tools.remove(id);
+    }
+
+    /// A new turn: what happened to the last one is over.
+    pub fn begin_turn(&self) {
+        text::lock(&self.now).refusal = None;
+    }
+
+    /// The model's gateway refused, with this status if it is known.
+    pub fn refused(&self, status: Option<u16>) {
+        text::lock(&self.now).refusal = status;
+    }
+
+    /// With which status the model's gateway refused, if it did.
+    #[must_use]
+    pub fn refusal(&self) -> Option<u16> {
+        text::lock(&self.now).refusal
     }
 
     /// The process has ended, and with it whatever tool it ran.

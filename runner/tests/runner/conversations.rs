@@ -275,10 +275,11 @@ async fn a_turn_that_fails_ends_the_agent_with_what_it_said() {
     let bench = bench("POLECAT", &[]).await;
     fs::write(
         bench.path("out/do"),
-        "echo '{\"type\":\"result\",\"is_error\":true,\"result\":\"rate_limit_error\"}'\nexit 1\n",
+        "echo '{\"type\":\"result\",\"is_error\":true,\"result\":\"API Error: 429 rate_limit_error\"}'\nexit 1\n",
     )
     .unwrap();
     bench.started(&out(&bench, bench.polecat("a1", "true"))).await;
     let body = bench.worker.verb("a1", "completed").await.body;
-    assert_eq!(body["reason"], "exited with status 1:\nrate_limit_error");
+    assert_eq!(body["reason"], "exited with status 1:\nAPI Error: 429 rate_limit_error");
+    assert_eq!(body["model_status"], 429, "a refusal of the model is not the bead's fault");
 }

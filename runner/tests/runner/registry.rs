@@ -57,11 +57,14 @@ async fn a_drain_ends_with_an_empty_list() {
 #[tokio::test]
 async fn a_container_that_boots_restarts_what_the_worker_lists_as_the_same_attempts() {
     let mut bench = Bench::new().await;
-    let mut request = bench.polecat("a1", "echo run >> \"$OUT\"\nexec sleep 60");
+    let mut request = bench.polecat("a1", "echo run $SAYS >> \"$OUT\"\nexec sleep 60");
     request["envVars"]["OUT"] = json!(bench.path("out/runs"));
     bench.started(&request).await;
     eventually("the list is told", || lists(&bench).iter().any(|list| list[0]["agentId"] == "a1")).await;
-    let entry = lists(&bench).pop().unwrap()[0].clone();
+    let mut entry = lists(&bench).pop().unwrap()[0].clone();
+    // The worker makes the start anew: what it says counts more than what the last container had.
+    entry["request"]["envVars"] = json!({ "SAYS": "anew", "GASTOWN_CONTAINER_TOKEN": "token-of-the-answer" });
+    entry["env"]["SAYS"] = json!("before");
     bench.signal(Signal::SIGKILL);
     bench.exit().await;
     bench.worker.rule(move |call| {
@@ -72,8 +75,10 @@ async fn a_container_that_boots_restarts_what_the_worker_lists_as_the_same_attem
     bench.boot().await;
     let record = bench.becomes("a1", "running").await;
     assert_eq!(record["dispatchId"], "a1-d1");
-    eventually("it runs again", || fs::read_to_string(bench.path("out/runs")).is_ok_and(|runs| runs == "run\nrun\n"))
-        .await;
+    eventually("it runs again", || {
+        fs::read_to_string(bench.path("out/runs")).is_ok_and(|runs| runs == "run\nrun anew\n")
+    })
+    .await;
     let (_, health) = bench.get("/health").await;
     let asked = bench.worker.call("the question", |call| call.method == "GET" && call.path.ends_with("registry")).await;
     assert_eq!(asked.query, format!("containerInstanceId={}", health["containerInstanceId"].as_str().unwrap()));
