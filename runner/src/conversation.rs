@@ -144,7 +144,11 @@ async fn take(attempt: &mut Attempt, directory: &Path, output: &Arc<Output>, tur
     }
     let ended = session::end(attempt, process, output).await;
     attempt.dispatch.feed.no_tools();
-    ended
+    match attempt.dispatch.feed.refusal() {
+        // Some tools call a turn without an answer a success.
+        Some(_) if ended.is_ok() => Err(Halt::run(output.tail())),
+        _ => ended,
+    }
 }
 
 /// The mayor's instructions, where its tool looks for them (protocol 4.4).

@@ -107,7 +107,11 @@ impl Output {
                 self.feed.refused(refusal(&words));
                 self.feed.tell("error", json!({ "text": words }));
             }
-            Said::Answer(words) => text::lock(&self.kept).answer = Some(self.redactor.clean(&words)),
+            Said::Answer(words) => {
+                text::lock(&self.kept).answer = Some(self.redactor.clean(&words));
+                // Whatever went wrong before, the tool got over it.
+                self.feed.refused(None);
+            }
             Said::Tool { id, tool, input } => {
                 self.write(&format!("[{tool}]\n"), false);
                 self.feed.tool_started(&id, &tool);

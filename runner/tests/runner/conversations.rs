@@ -271,6 +271,30 @@ async fn a_model_a_prompt_and_what_the_user_looks_at_hold_from_the_next_turn_on(
 }
 
 #[tokio::test]
+async fn a_refusal_is_a_failure_whatever_the_tool_exits_with_unless_it_got_over_it() {
+    let bench = bench("POLECAT", &[]).await;
+    unhooked(&bench.worker, "a1");
+    let refused = "{\"type\":\"result\",\"is_error\":true,\"result\":\"API Error: 503\"}";
+    fs::write(bench.path("out/do"), format!("echo '{refused}'\n")).unwrap();
+    bench.started(&out(&bench, bench.polecat("a1", "true"))).await;
+    assert_eq!(bench.worker.verb("a1", "completed").await.body["status"], "completed", "an answer came after it");
+    fs::write(bench.path("out/do"), format!("echo '{refused}'\nexit 0\n")).unwrap();
+    bench.started(&out(&bench, bench.polecat("a2", "true"))).await;
+    let body = bench.worker.verb("a2", "completed").await.body;
+    assert_eq!((&body["status"], &body["model_status"]), (&json!("failed"), &json!(503)));
+}
+
+#[tokio::test]
+async fn the_rigs_that_a_mayor_may_look_into_are_prepared() {
+    let bench = bench("MAYOR", &[]).await;
+    let mut request = out(&bench, bench.mayor("You are ready."));
+    request["rigs"] = json!([{ "rigId": "rig-1", "gitUrl": bench.origin(), "defaultBranch": "main" }, "odd"]);
+    bench.started(&request).await;
+    let file = bench.path("workspace/rigs/rig-1/browse/README.md");
+    eventually("it is there", || file.exists()).await;
+}
+
+#[tokio::test]
 async fn a_turn_that_fails_ends_the_agent_with_what_it_said() {
     let bench = bench("POLECAT", &[]).await;
     fs::write(
