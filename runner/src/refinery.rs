@@ -69,18 +69,20 @@ async fn attempt_merge(
     let failed = Halt::git(Phase::Repository);
     let lock = attempt.rig_lock().await?;
     repository.fetch().await.map_err(&failed)?;
-    for branch in [&review.branch, &review.target_branch] {
-        if !repository.has(branch).await.map_err(&failed)? {
-            let text = format!("the branch {branch} does not exist in the repository");
-            return Ok(Try::Verdict(Verdict::Failed(text)));
-        }
+    if !repository.has(&review.branch).await.map_err(&failed)? {
+        let text = format!("the branch {} does not exist in the repository", review.branch);
+        return Ok(Try::Verdict(Verdict::Failed(text)));
     }
-    if let Some(commit) = merged_already(repository, review).await.map_err(&failed)? {
+    // A convoy's feature branch begins with the first merge into it, where the default branch then is. Two that begin it
+    // at once race as over any other branch.
+    let begins = !repository.has(&review.target_branch).await.map_err(&failed)?;
+    let onto = if begins { &attempt.request.default_branch } else { &review.target_branch };
+    if !begins && let Some(commit) = merged_already(repository, review).await.map_err(&failed)? {
         let message = format!("{} is part of {} already", review.branch, review.target_branch);
         return Ok(Try::Verdict(Verdict::Merged { commit, message }));
     }
     let name = format!("merge-{}", uuid::Uuid::new_v4());
-    let scratch = repository.scratch(&name, &tracking(&review.target_branch)).await.map_err(&failed)?;
+    let scratch = repository.scratch(&name, &tracking(onto)).await.map_err(&failed)?;
     drop(lock);
     let result = try_in(attempt, repository, review, output, &scratch).await;
     // Not to be stopped: the lock is free soon, git commands have their time limits.

@@ -34,6 +34,8 @@ pub struct Worktree {
     pub branch: String,
     /// Where the branch is cut from, or will be merged into: what "ahead" is measured against.
     pub target: String,
+    /// The start point that was asked for and is not there, so that it begins elsewhere.
+    pub missed: Option<String>,
     /// What the origin's branch was when it was cut anew from elsewhere: a push may replace exactly this.
     replaces: Option<String>,
 }
@@ -108,15 +110,26 @@ impl Repository {
 
     /// The agent's worktree on its branch: the one that is there, else a new one from the start point, else from the
     /// origin's branch of that name, else from the default branch.
-    pub async fn worktree(&self, branch: &str, start: Option<&str>, target: &str) -> Result<Worktree, GitError> {
+    ///
+    /// A start point that is not there counts as none: a convoy's feature branch is made by its first merge, and until
+    /// then what would be cut from it is cut from the default branch, as that merge will be.
+    pub async fn worktree(
+        &self,
+        branch: &str,
+        start: Option<&str>,
+        target: &str,
+        default_branch: &str,
+    ) -> Result<Worktree, GitError> {
         let directory = self.directory.join("worktrees").join(branch_directory(branch));
-        let start = match start {
-            Some(start) => Some(self.resolve(start).await?),
-            None => None,
-        };
-        let target = if self.has(target).await? { tracking(target) } else { self.resolve(target).await? };
+        let (mut from, mut missed) = (None, None);
+        if let Some(start) = start {
+            from = self.resolve(start).await?;
+            missed = from.is_none().then(|| start.to_owned());
+        }
+        let start = from;
+        let target = self.resolve(target).await?.unwrap_or_else(|| tracking(default_branch));
         let pushed = if self.has(branch).await? { Some(self.commit(&tracking(branch)).await?) } else { None };
-        let mut tree = Worktree { directory, branch: branch.to_owned(), target, replaces: None };
+        let mut tree = Worktree { directory, branch: branch.to_owned(), target, missed, replaces: None };
         if self.resume(&tree, pushed.is_some()).await? {
             return Ok(tree);
         }
@@ -134,16 +147,16 @@ impl Repository {
         Ok(tree)
     }
 
-    async fn resolve(&self, start: &str) -> Result<String, GitError> {
+    /// What a start point stands for; nothing if it is not there.
+    async fn resolve(&self, start: &str) -> Result<Option<String>, GitError> {
         let branch = start.strip_prefix("origin/").unwrap_or(start);
         if self.has(branch).await? {
-            return Ok(tracking(branch));
+            return Ok(Some(tracking(branch)));
         }
         match self.commit(start).await {
-            Err(GitError::Failed(_)) => {
-                Err(GitError::Failed(format!("the start point {start} does not exist in the repository")))
-            }
-            other => other,
+            Ok(commit) => Ok(Some(commit)),
+            Err(GitError::Failed(_)) => Ok(None),
+            Err(stopped) => Err(stopped),
         }
     }
 

@@ -29,6 +29,12 @@ const SUMMARY_BYTES: usize = 2000;
 pub async fn run(attempt: &mut Attempt) -> Result<String, Halt> {
     let directory = open_workspace(attempt).await?;
     let output = attempt.open_output()?;
+    if let Some(start) = attempt.tree.as_ref().and_then(|(_, tree)| tree.missed.as_ref()) {
+        let (own, default) = (&attempt.request.branch, &attempt.request.default_branch);
+        output.keep(&format!("the start point {start} is not there (yet): {own} begins at {default}, if it is new\n"));
+        // For the log; the agent's own last words are the summary of its work.
+        output.forget();
+    }
     if attempt.preset == Preset::Shell {
         run_script(attempt, &directory, &output).await?;
     } else {
@@ -98,7 +104,7 @@ async fn open_workspace(attempt: &mut Attempt) -> Result<PathBuf, Halt> {
     let repository = attempt.open_repository().await?;
     let request = &attempt.request;
     let tree = repository
-        .worktree(&request.branch, request.start_point.as_deref(), request.target_branch())
+        .worktree(&request.branch, request.start_point.as_deref(), request.target_branch(), &request.default_branch)
         .await
         .map_err(Halt::git(Phase::Repository))?;
     let directory = tree.directory.clone();

@@ -8,7 +8,7 @@ use super::{
     envelope::Refusal,
     fields::{Body, Query},
     request,
-    route::{self, Route},
+    route::{self, Kind, Route},
     words::{Reader, Writer},
 };
 use crate::town::{
@@ -54,6 +54,8 @@ pub struct Order {
     pub command: Command,
     /// The route, if one stands for it.
     pub route: Option<Route>,
+    /// It is one of the mayor's.
+    pub mayors: bool,
 }
 
 impl Errand {
@@ -119,14 +121,15 @@ impl Errand {
 impl What {
     /// Reads the command out of it.
     pub fn read(self, actor: &Actor) -> Result<Order, Refusal> {
-        let order = |verb: &str, command| Ok(Order { verb: verb.to_owned(), command, route: None });
+        let order = |verb: &str, command| Ok(Order { verb: verb.to_owned(), command, route: None, mayors: false });
         match self {
             Self::Route { method, path, query, body } => {
                 let matched = route::find(&method, &path).ok_or_else(Refusal::unknown_route)?;
                 let body = Body::parse(body.as_bytes());
                 let command = request::command(&matched, &Query::parse(&query), &body, actor)?;
                 let command = command.ok_or_else(Refusal::unknown_route)?;
-                Ok(Order { verb: snake_case(matched.name), command, route: Some(matched.route) })
+                let (verb, mayors) = (snake_case(matched.name), matched.kind == Kind::Mayor);
+                Ok(Order { verb, command, route: Some(matched.route), mayors })
             }
             Self::Found { town_id, name, owner_user_id } => {
                 order("found", Command::Found { town_id, name, owner_user_id })

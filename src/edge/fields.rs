@@ -70,6 +70,17 @@ impl<'a> Fields<'a> {
             Body::Malformed | Body::Json(_) => Self::required(body),
         }
     }
+    /// An object within the body, to be read by itself; see [`Self::took`].
+    #[must_use]
+    pub fn of(object: &'a Json) -> Self {
+        Self { body: object.as_object(), issues: Vec::new() }
+    }
+    /// What was wrong with an object within the body is wrong with the body.
+    pub fn took(&mut self, path: &str, part: Fields<'_>) {
+        for issue in part.issues {
+            self.wrong(issue.code, &format!("{path}.{}", issue.path), &issue.message);
+        }
+    }
     /// Ends the reading: the value, or everything that was wrong.
     pub fn done<T>(self, value: T) -> Result<T, Refusal> {
         if self.issues.is_empty() { Ok(value) } else { Err(Refusal::malformed(self.issues)) }
@@ -165,6 +176,14 @@ impl<'a> Fields<'a> {
         }
         Some(list)
     }
+    /// A UUID that must be there.
+    pub fn uuid(&mut self, key: &str) -> String {
+        let text = self.text(key);
+        if !text.is_empty() && !is_uuid_v4(&text) {
+            self.wrong("invalid_format", key, "expected a lower-case UUID v4");
+        }
+        text
+    }
     /// A JSON object, or nothing.
     pub fn opt_object(&mut self, key: &str) -> Option<Json> {
         self.typed(key, "an object", |v| v.is_object().then(|| v.clone()))
@@ -187,7 +206,18 @@ impl<'a> Fields<'a> {
     }
     /// A flag; absent is false.
     pub fn flag(&mut self, key: &str) -> bool {
-        self.typed(key, "true or false", Json::as_bool).unwrap_or(false)
+        self.opt_flag(key).unwrap_or(false)
+    }
+    /// A flag, or nothing.
+    pub fn opt_flag(&mut self, key: &str) -> Option<bool> {
+        self.typed(key, "true or false", Json::as_bool)
+    }
+    /// A list of places in another list; absent is empty.
+    pub fn places(&mut self, key: &str) -> Vec<usize> {
+        let places = self.typed(key, "an array of whole numbers that are not negative", |v| {
+            v.as_array()?.iter().map(|n| n.as_u64().and_then(|n| usize::try_from(n).ok())).collect::<Option<Vec<_>>>()
+        });
+        places.unwrap_or_default()
     }
     /// A whole number that is not negative, or nothing.
     pub fn opt_count(&mut self, key: &str) -> Option<u32> {

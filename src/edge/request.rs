@@ -10,15 +10,16 @@ use super::{
     route::{Matched, Route},
 };
 use crate::town::{
-    command::{Actor, AttemptFilter, BeadFilter, BeadPatch, Command, Heartbeat, NewBead, Page},
+    command::{Actor, AttemptFilter, Batch, BeadFilter, BeadPatch, Command, Heartbeat, NewBead, Page, Task},
     id::{AgentId, BeadId, RigId},
-    policy::{CONTEXT_CHARS, HEARTBEATS_MAX, STATUS_MESSAGE_CHARS, STEP_SUMMARY_CHARS},
+    policy::{CONTEXT_CHARS, CONVOY_TASKS, DELETED_AT_ONCE, HEARTBEATS_MAX, STATUS_MESSAGE_CHARS, STEP_SUMMARY_CHARS},
 };
 use serde_json::Value as Json;
 
 const BEAD_TYPES: &[&str] = &["issue", "message", "escalation", "merge_request", "convoy", "molecule", "agent"];
 const BEAD_STATUSES: &[&str] = &["open", "in_progress", "in_review", "closed", "failed"];
 const PRIORITIES: &[&str] = &["low", "medium", "high", "critical"];
+const MERGE_MODES: &[&str] = &["review-then-land", "review-and-merge"];
 const ROLES: &[&str] = &["polecat", "refinery", "mayor"];
 const AGENT_STATUSES: &[&str] = &["idle", "working", "waiting", "stalled", "dead"];
 
@@ -29,6 +30,7 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
     let bead_id = || BeadId::from(matched.param("bead"));
     let agent_id = || AgentId::from(matched.param("agent"));
     let scope = || matched.param("scope").to_owned();
+    let convoy_id = || BeadId::from(matched.param("convoy"));
     let page = || Ok::<_, Refusal>(Page { before: query.text("before"), limit: query.limit()? });
 
     Ok(Some(match matched.route {
@@ -82,7 +84,9 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             f.done(Command::Sling { rig_id, bead })?
         }
         Route::GetBead => Command::GetBead { rig_id: Some(rig_id()), bead_id: bead_id() },
-        Route::ListBeads => Command::ListBeads { rig_id: rig_id(), filter: bead_filter(query)? },
+        Route::ListBeads | Route::MayorListBeads => {
+            Command::ListBeads { rig_id: rig_id(), filter: bead_filter(query)? }
+        }
         Route::UpdateBead => Command::UpdateBead { rig_id: rig_id(), bead_id: bead_id(), patch: bead_patch(body)? },
         Route::SetBeadStatus => {
             let mut f = Fields::required(body);
@@ -104,6 +108,27 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             f.done(Command::CancelBead { bead_id: bead_id(), reason })?
         }
         Route::DeleteBead => Command::DeleteBead { rig_id: rig_id(), bead_id: bead_id() },
+        Route::MayorDeleteBead => Command::MayorDeleteBead { rig_id: rig_id(), bead_id: bead_id() },
+        Route::DeleteBeads => {
+            let mut f = Fields::required(body);
+            let bead_ids = f.opt_uuids("bead_ids").unwrap_or_default();
+            // In one sentence and without a list of issues, as its client knows it.
+            if f.done(()).is_err() || bead_ids.is_empty() || bead_ids.len() > DELETED_AT_ONCE {
+                let text = format!("Invalid request body: bead_ids must be 1 to {DELETED_AT_ONCE} UUIDs of beads");
+                return Err(Refusal::bad_query(text));
+            }
+            Command::DeleteBeads { rig_id: rig_id(), bead_ids }
+        }
+        Route::DeleteByStatus => {
+            let mut f = Fields::required(body);
+            let (status, kind) = (f.word("status", BEAD_STATUSES), f.opt_word("type", BEAD_TYPES));
+            f.done(Command::DeleteByStatus { rig_id: rig_id(), status, kind })?
+        }
+        Route::Reassign => {
+            let mut f = Fields::required(body);
+            let agent_id = AgentId(f.text("agent_id"));
+            f.done(Command::Reassign { rig_id: rig_id(), bead_id: bead_id(), agent_id })?
+        }
         Route::RedriveBead => {
             // Of agents only the mayor may redrive; the town knows which one is the mayor, but somebody must speak.
             if !actor.is_person() && actor.agent().is_none() {
@@ -127,6 +152,48 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             limit: query.count("limit").unwrap_or_default(),
         },
 
+        Route::SlingBatch => sling_batch(body)?,
+        Route::CreateConvoy => {
+            let mut f = Fields::required(body);
+            let title = f.text("title");
+            let mut beads = Vec::new();
+            let list = f.objects("beads");
+            sized(&mut f, "beads", list.len());
+            for (i, bead) in list.into_iter().take(CONVOY_TASKS).enumerate() {
+                let mut part = Fields::of(bead);
+                beads.push((BeadId(part.text("bead_id")), RigId(part.text("rig_id"))));
+                f.took(&format!("beads.{i}"), part);
+            }
+            f.done(Command::CreateConvoy { title, beads })?
+        }
+        Route::ConvoyBeadClosed => {
+            let mut f = Fields::required(body);
+            let (convoy_id, bead_id) = (BeadId(f.text("convoy_id")), BeadId(f.text("bead_id")));
+            f.done(Command::ConvoyBeadClosed { convoy_id, bead_id })?
+        }
+        Route::ListConvoys => Command::ListConvoys,
+        Route::GetConvoy => Command::GetConvoy { convoy_id: convoy_id() },
+        Route::StartConvoy => Command::StartConvoy { convoy_id: convoy_id() },
+        Route::CloseConvoy => Command::CloseConvoy { convoy_id: convoy_id() },
+        Route::PatchConvoy => {
+            let mut f = Fields::required(body);
+            let (merge_mode, feature_branch) = (f.opt_word("merge_mode", MERGE_MODES), f.opt_filled("feature_branch"));
+            if merge_mode.is_none() && feature_branch.is_none() {
+                f.wrong("too_small", "", "expected merge_mode or feature_branch");
+            }
+            f.done(Command::PatchConvoy { convoy_id: convoy_id(), merge_mode, feature_branch })?
+        }
+        Route::AddToConvoy => {
+            let mut f = Fields::required(body);
+            let (bead_id, depends_on) = (BeadId(f.uuid("bead_id")), f.opt_uuids("depends_on").unwrap_or_default());
+            f.done(Command::AddToConvoy { convoy_id: convoy_id(), bead_id, depends_on })?
+        }
+        Route::RemoveFromConvoy => {
+            let mut f = Fields::required(body);
+            let bead_id = BeadId(f.text("bead_id"));
+            f.done(Command::RemoveFromConvoy { convoy_id: convoy_id(), bead_id })?
+        }
+
         Route::CreateAgent => {
             let mut f = Fields::required(body);
             let (role, name, identity) = (f.word("role", ROLES), f.text("name"), f.text("identity"));
@@ -137,7 +204,7 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             let role = f.word("role", ROLES);
             f.done(Command::GetOrCreateAgent { rig_id: rig_id(), role })?
         }
-        Route::ListAgents => {
+        Route::ListAgents | Route::MayorListAgents => {
             let wrong = || Refusal::bad_query("Invalid role or status filter");
             let role = filter(query, "role", ROLES).map_err(|()| wrong())?;
             let status = filter(query, "status", AGENT_STATUSES).map_err(|()| wrong())?;
@@ -145,6 +212,7 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
         }
         Route::GetAgent => Command::GetAgent { rig_id: rig_id(), agent_id: agent_id() },
         Route::DeleteAgent => Command::DeleteAgent { rig_id: rig_id(), agent_id: agent_id() },
+        Route::ResetAgent => Command::ResetAgent { rig_id: rig_id(), agent_id: agent_id() },
         Route::Hook => {
             let mut f = Fields::required(body);
             let bead_id = BeadId(f.text("bead_id"));
@@ -363,6 +431,46 @@ fn new_bead(f: &mut Fields<'_>) -> NewBead {
         metadata: f.opt_object("metadata"),
         depends_on: f.opt_uuids("depends_on").unwrap_or_default(),
         assignee_agent_id: f.opt_text("assignee_agent_id"),
+    }
+}
+
+fn sling_batch(body: &Body) -> Result<Command, Refusal> {
+    let mut f = Fields::required(body);
+    let (rig_id, title) = (RigId(f.text("rig_id")), f.text("convoy_title"));
+    let (merge_mode, staged) = (f.opt_word("merge_mode", MERGE_MODES), f.opt_flag("staged"));
+    let (parallel, metadata) = (f.flag("parallel"), f.opt_object("metadata"));
+    let list = f.objects("tasks");
+    sized(&mut f, "tasks", list.len());
+    let mut tasks = Vec::new();
+    for (i, task) in list.into_iter().take(CONVOY_TASKS).enumerate() {
+        let mut part = Fields::of(task);
+        let bead = NewBead {
+            title: part.text("title"),
+            body: part.opt_text("body"),
+            priority: part.opt_word("priority", PRIORITIES),
+            labels: part.texts("labels"),
+            ..NewBead::default()
+        };
+        tasks.push(Task { bead, depends_on: part.places("depends_on") });
+        f.took(&format!("tasks.{i}"), part);
+    }
+    let ordered = parallel || tasks.len() == 1 || tasks.iter().any(|t| !t.depends_on.is_empty());
+    let batch = f.done(Batch { title, tasks, merge_mode, staged, metadata })?;
+    if !ordered {
+        return Err(Refusal::bad_query(
+            "Say with depends_on which tasks wait for which, or with parallel: true that none does",
+        ));
+    }
+    Ok(Command::SlingBatch { rig_id, batch })
+}
+
+/// As many entries as a convoy may have tasks.
+fn sized(f: &mut Fields<'_>, key: &str, len: usize) {
+    if len == 0 {
+        f.wrong("too_small", key, "must not be empty");
+    }
+    if len > CONVOY_TASKS {
+        f.wrong("too_big", key, &format!("at most {CONVOY_TASKS} tasks"));
     }
 }
 

@@ -261,7 +261,7 @@ impl TownDO {
             // The town was deleted while the request was read.
             return refusal.answer();
         }
-        let Order { verb, command, route } = match what.read(&actor) {
+        let Order { verb, command, route, mayors } = match what.read(&actor) {
             Ok(order) => order,
             Err(refusal) => return refusal.answer(),
         };
@@ -289,7 +289,7 @@ impl TownDO {
             Err(e) => {
                 // Refused, so no deadline has moved; but an alarm that is stuck is repaired on every request.
                 self.see_to_alarm(!resumed).await;
-                self.failure(&verb, e)
+                self.failure(&verb, if mayors { e.to_the_mayor() } else { e })
             }
         }
     }

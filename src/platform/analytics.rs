@@ -23,7 +23,7 @@ pub fn write(env: &Env, town_id: &str, point: &DataPoint) {
         &point.agent_id,
         &point.bead_id,
         cut(&point.label),
-        "",
+        &point.convoy_id,
         &point.role,
         &point.bead_type,
         cut(&point.reason),

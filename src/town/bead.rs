@@ -5,6 +5,7 @@
 //! are kept on write, so that no rule has to read labels or recount edges.
 
 use super::Ctx;
+use super::convoy;
 use super::dependency;
 use super::effect::DataPoint;
 use super::error::TownError;
@@ -145,6 +146,8 @@ pub mod label {
     pub const CLOSES_ON_DONE: [&str; 5] = ["gt:rework", "gt:triage", "gt:pr-fixup", "gt:pr-feedback", "gt:pr-conflict"];
     /// A merge request.
     pub const MERGE_REQUEST: &str = "gt:merge-request";
+    /// A convoy.
+    pub const CONVOY: &str = "gt:convoy";
 }
 
 /// Why a bead failed.
@@ -470,6 +473,7 @@ pub fn transition(
     });
     if from.is_final() != to.is_final() || to == Status::Failed || to == Status::Closed {
         dependency::blocker_changed(sql, &bead.id)?;
+        convoy::bead_moved(sql, ctx, bead)?;
     }
     if to.is_final() {
         molecule::bead_ended(sql, ctx, bead)?;

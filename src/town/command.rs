@@ -86,6 +86,30 @@ pub struct NewBead {
     pub assignee_agent_id: Option<String>,
 }
 
+/// `POST …/tools/sling-batch`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// The convoy's.
+    pub title: String,
+    /// 1–50.
+    pub tasks: Vec<Task>,
+    /// `review-then-land` or `review-and-merge`; absent: the rig's, else the town's.
+    pub merge_mode: Option<String>,
+    /// Its tasks wait for its start; absent: as the town is set.
+    pub staged: Option<bool>,
+    /// The convoy's; a JSON object.
+    pub metadata: Option<Json>,
+}
+
+/// One of a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Task {
+    /// The bead; what it waits for is said by `depends_on`.
+    pub bead: NewBead,
+    /// The places in the batch of those it waits for.
+    pub depends_on: Vec<usize>,
+}
+
 /// `PATCH …/beads/:b`: absent keys stay, `null` clears.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[allow(clippy::option_option, reason = "absent, null and a value are three different wishes")]
@@ -198,12 +222,42 @@ pub enum Command {
     CancelBead { bead_id: BeadId, reason: String },
     /// `DELETE …/beads/:b`.
     DeleteBead { rig_id: RigId, bead_id: BeadId },
+    /// `DELETE …/beads/:b` of the mayor base: another rig's bead is 403.
+    MayorDeleteBead { rig_id: RigId, bead_id: BeadId },
+    /// `POST …/beads/bulk-delete`: with what hangs on them.
+    DeleteBeads { rig_id: RigId, bead_ids: Vec<String> },
+    /// `POST …/beads/delete-by-status`.
+    DeleteByStatus { rig_id: RigId, status: String, kind: Option<String> },
+    /// `POST …/beads/:b/reassign`.
+    Reassign { rig_id: RigId, bead_id: BeadId, agent_id: AgentId },
     /// `POST /api/towns/:t/beads/:b/redrive`.
     RedriveBead { bead_id: BeadId, reason: Option<String> },
     /// `POST /api/towns/:t/redrive`: many, paced.
     Redrive { fingerprint: Option<String>, rig_id: Option<RigId>, limit: Option<u32>, dry_run: bool, reason: String },
     /// `GET …/events`: bead events of the town.
     ListEvents { bead_id: Option<BeadId>, since: Option<String>, limit: Option<u32> },
+
+    // ── convoys ──────────────────────────────────────────────────────────────────────────────────────────────
+    /// `POST …/tools/sling-batch`.
+    SlingBatch { rig_id: RigId, batch: Batch },
+    /// `POST /api/towns/:t/convoys`: of beads that are there.
+    CreateConvoy { title: String, beads: Vec<(BeadId, RigId)> },
+    /// `POST /api/towns/:t/convoys/bead-closed`.
+    ConvoyBeadClosed { convoy_id: BeadId, bead_id: BeadId },
+    /// `GET …/convoys`.
+    ListConvoys,
+    /// `GET …/convoys/:c`.
+    GetConvoy { convoy_id: BeadId },
+    /// `POST …/convoys/:c/start`.
+    StartConvoy { convoy_id: BeadId },
+    /// `POST …/convoys/:c/close`.
+    CloseConvoy { convoy_id: BeadId },
+    /// `PATCH …/convoys/:c`.
+    PatchConvoy { convoy_id: BeadId, merge_mode: Option<String>, feature_branch: Option<String> },
+    /// `POST …/convoys/:c/add-bead`.
+    AddToConvoy { convoy_id: BeadId, bead_id: BeadId, depends_on: Vec<String> },
+    /// `POST …/convoys/:c/remove-bead`.
+    RemoveFromConvoy { convoy_id: BeadId, bead_id: BeadId },
 
     // ── agents ───────────────────────────────────────────────────────────────────────────────────────────────
     /// `POST …/agents`.
@@ -216,6 +270,8 @@ pub enum Command {
     GetAgent { rig_id: RigId, agent_id: AgentId },
     /// `DELETE …/agents/:a`.
     DeleteAgent { rig_id: RigId, agent_id: AgentId },
+    /// `POST …/agents/:a/reset` of the mayor base.
+    ResetAgent { rig_id: RigId, agent_id: AgentId },
     /// `POST …/agents/:a/hook`.
     Hook { rig_id: RigId, agent_id: AgentId, bead_id: BeadId },
     /// `DELETE …/agents/:a/hook`.

@@ -460,6 +460,8 @@ pub struct RigConfig {
     pub max_concurrent_polecats: Option<u32>,
     /// Overrides the town's.
     pub merge_strategy: Option<MergeStrategy>,
+    /// Overrides the town's.
+    pub convoy_merge_mode: Option<String>,
     /// Overrides `refinery.code_review`.
     pub code_review: Option<bool>,
     /// Overrides `refinery.gates`.
@@ -496,6 +498,7 @@ impl RigConfig {
             max_dispatch_attempts: part(&raw, "/max_dispatch_attempts"),
             max_concurrent_polecats: part(&raw, "/max_concurrent_polecats"),
             merge_strategy: part(&raw, "/merge_strategy"),
+            convoy_merge_mode: part(&raw, "/convoy_merge_mode"),
             code_review: part(&raw, "/code_review"),
             gates: part(&raw, "/gates"),
             default_model: part(&raw, "/default_model"),
@@ -555,6 +558,12 @@ pub fn code_review(town: &Config, rig: &RigConfig) -> bool {
 #[must_use]
 pub fn merge_strategy(town: &Config, rig: &RigConfig) -> MergeStrategy {
     rig.merge_strategy.unwrap_or(town.merge_strategy)
+}
+
+/// How the rig's convoys get into its default branch, as it is stored.
+#[must_use]
+pub fn convoy_merge_mode<'a>(town: &'a Config, rig: &'a RigConfig) -> &'a str {
+    rig.convoy_merge_mode.as_deref().unwrap_or(&town.convoy_merge_mode)
 }
 
 /// The model of a role: rig's for the role, town's for the role, rig's default, town's default, ours. A mayor belongs to

@@ -62,6 +62,14 @@ impl TownError {
     pub fn missing(noun: &str) -> Self {
         Self::NotFound(format!("{noun} not found"))
     }
+    /// In the words of the mayor base: there a rig that is not the town's is 403 (`protocol.md` 3.4).
+    #[must_use]
+    pub fn to_the_mayor(self) -> Self {
+        match self {
+            Self::NotFound(text) if text == "Rig not found" => Self::Forbidden("Rig not found in this town".to_owned()),
+            other => other,
+        }
+    }
     /// The HTTP status of this error.
     #[must_use]
     pub const fn status(&self) -> u16 {

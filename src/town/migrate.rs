@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 pub const MIGRATIONS: &[Migration] = &[
     Migration { id: 1, name: "0001_town", sql: include_str!("../../migrations/town/0001_town.sql") },
     Migration { id: 2, name: "0002_nudges", sql: include_str!("../../migrations/town/0002_nudges.sql") },
-    Migration { id: 3, name: "0005_molecules", sql: include_str!("../../migrations/town/0005_molecules.sql") },
-    Migration { id: 4, name: "0003_lines", sql: include_str!("../../migrations/town/0003_lines.sql") },
+    Migration { id: 3, name: "0003_lines", sql: include_str!("../../migrations/town/0003_lines.sql") },
+    Migration { id: 4, name: "0004_convoys", sql: include_str!("../../migrations/town/0004_convoys.sql") },
+    Migration { id: 5, name: "0005_molecules", sql: include_str!("../../migrations/town/0005_molecules.sql") },
 ];
 
 /// One step of the schema.

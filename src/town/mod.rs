@@ -17,6 +17,7 @@ pub mod breakers;
 pub mod command;
 pub mod config;
 pub mod container;
+pub mod convoy;
 pub mod dependency;
 pub mod dispatch;
 pub mod drain;

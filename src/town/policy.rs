@@ -253,6 +253,19 @@ pub const REDRIVE_IDS_SHOWN: u32 = 100;
 /// Times a mayor may redrive one bead; people have no limit.
 pub const MAYOR_REDRIVES: u32 = 2;
 
+// ── convoys (`domain.md` 5) ──────────────────────────────────────────────────────────────────────────────────────
+
+/// Tasks of a convoy.
+pub const CONVOY_TASKS: usize = 50;
+/// Bytes of a convoy's title that its feature branch shows (`protocol.md` 6.1).
+pub const BRANCH_SLUG_BYTES: usize = 40;
+/// After the n-th failed landing the next one is due after 2ⁿ times this, so after 1, 2, 4, 8 and 16 minutes.
+pub const LANDING_BACKOFF_MIN: Millis = 30 * SECOND;
+/// The doubling of [`LANDING_BACKOFF_MIN`] ends here.
+pub const LANDING_BACKOFF_MAX: Millis = 30 * MINUTE;
+/// Landings after the first one; when they have failed, too, the convoy has.
+pub const LANDING_RETRIES: u32 = 5;
+
 // ── text caps, in bytes unless they say characters ───────────────────────────────────────────────────────────────
 
 /// A title.
@@ -311,6 +324,8 @@ pub const ATTEMPTS_SHOWN: u32 = 5;
 pub const OPEN_WORK_TOLD: u32 = 100;
 /// Blockers that an explanation names one by one: more would say no more.
 pub const BLOCKERS_SHOWN: usize = 20;
+/// Beads that one call may delete, those that hang on them apart (`protocol.md` 3.4).
+pub const DELETED_AT_ONCE: usize = 5_000;
 /// Heartbeats that one call may carry.
 pub const HEARTBEATS_MAX: usize = 500;
 /// Mails that one reading hands over; what is left comes with the next.

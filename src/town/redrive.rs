@@ -60,6 +60,9 @@ fn pointless(sql: &dyn Sql, bead: &Bead) -> Result<Option<String>, TownError> {
     if bead.kind == Kind::Issue {
         return Ok(None);
     }
+    if bead.kind == Kind::Convoy && bead.failure_reason.as_ref().is_some_and(|f| f.code == "convoy.exhausted") {
+        return Ok(None);
+    }
     if bead.kind != Kind::MergeRequest {
         return Ok(Some(format!("A bead of type {} is not dispatched and cannot be redriven", bead.kind.as_str())));
     }

@@ -6,6 +6,7 @@ use super::Ctx;
 use super::agent;
 use super::bead::{self, Bead, Because, Draft, FailureReason, Kind, Priority, Status};
 use super::config::Config;
+use super::convoy::{self, Convoy};
 use super::dependency;
 use super::dispatch::attempt;
 use super::dispatch::backoff;
@@ -121,7 +122,9 @@ pub fn submit(
         }
     }
     let rig = source.rig_id.as_ref().map(|id| rig::find(sql, id)).transpose()?.flatten();
-    let target = rig.map_or_else(|| "main".to_owned(), |r| r.default_branch);
+    let convoy = convoy::of_task(sql, &source.id)?;
+    let feature = convoy.as_ref().and_then(Convoy::feature).map(str::to_owned);
+    let target = feature.or(rig.map(|r| r.default_branch)).unwrap_or_else(|| "main".to_owned());
     let mr = bead::create(
         sql,
         ctx,
@@ -133,7 +136,9 @@ pub fn submit(
             parent: None,
             priority: source.priority,
             labels: vec![bead::label::MERGE_REQUEST.to_owned()],
-            metadata: json!({"source_bead_id": source.id, "source_agent_id": agent}),
+            metadata: json!({"source_bead_id": source.id, "source_agent_id": agent,
+                             "convoy_id": convoy.as_ref().map(|c| &c.bead.id),
+                             "convoy_feature_branch": convoy.as_ref().and_then(Convoy::feature)}),
             created_by: agent.map(|a| a.0.clone()),
             depends_on: Vec::new(),
         },

@@ -52,6 +52,51 @@ async fn a_failing_gate_fails_the_review_with_its_output_and_merges_nothing() {
 }
 
 #[tokio::test]
+async fn the_first_merge_into_a_convoys_feature_branch_makes_it_where_the_default_branch_is() {
+    let bench = Bench::new().await;
+    bench.commit("main", "base.txt", "base\n");
+    bench.commit("convoy/x/gt/toast/1", "one.txt", "one\n");
+    bench.commit("convoy/x/gt/toast/2", "two.txt", "two\n");
+    let main = bench.in_origin(&["rev-parse", "main"]);
+    for (n, gates) in
+        [("1", vec!["test -f base.txt", "test -f one.txt"]), ("2", vec!["test -f one.txt", "test -f two.txt"])]
+    {
+        let mut request = bench.refinery(&format!("convoy/x/gt/toast/{n}"), &gates);
+        request["review"]["targetBranch"] = json!("convoy/x/head");
+        request["review"]["entryId"] = json!(format!("entry-{n}"));
+        request["dispatchId"] = json!(format!("ref-d{n}"));
+        bench.started(&request).await;
+        let path = format!("/api/towns/town-1/rigs/rig-1/review-queue/entry-{n}/complete");
+        let call = bench.worker.call("verdict", |call| call.path == path).await;
+        assert_eq!(call.body["status"], "merged", "{}", call.body);
+        assert_eq!(call.body["commit_sha"], bench.in_origin(&["rev-parse", "convoy/x/head"]));
+        bench.becomes("ref", "exited").await;
+    }
+    assert_eq!(bench.in_origin(&["rev-parse", "main"]), main, "the default branch waits for the landing");
+    assert_eq!(bench.in_origin(&["show", "convoy/x/head:one.txt"]), "one");
+
+    let mut request = bench.refinery("convoy/x/head", &["test -f one.txt", "test -f two.txt"]);
+    request["dispatchId"] = json!("ref-d3");
+    request["review"]["entryId"] = json!("entry-3");
+    bench.started(&request).await;
+    let landed = bench.worker.call("verdict", |call| call.path.contains("entry-3")).await;
+    assert_eq!(landed.body["status"], "merged", "{}", landed.body);
+    assert_eq!(bench.in_origin(&["show", "main:two.txt"]), "two");
+}
+
+#[tokio::test]
+async fn a_branch_that_does_not_exist_fails_its_review_and_makes_no_target() {
+    let bench = Bench::new().await;
+    let mut request = bench.refinery("gt/toast/gone", &["true"]);
+    request["review"]["targetBranch"] = json!("convoy/x/head");
+    bench.started(&request).await;
+    let body = verdict(&bench).await;
+    assert_eq!(body["status"], "failed");
+    assert!(body["message"].as_str().unwrap().contains("gt/toast/gone"), "{body}");
+    assert_eq!(bench.in_origin(&["branch", "--list", "convoy/*"]), "");
+}
+
+#[tokio::test]
 async fn a_conflict_names_its_files() {
     let bench = Bench::new().await;
     bench.commit("gt/toast/1", "README.md", "one\n");

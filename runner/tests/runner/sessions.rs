@@ -188,11 +188,19 @@ async fn a_convoys_bead_is_cut_from_its_start_point_and_measured_against_it() {
     bench.started(&request).await;
     assert_eq!(bench.worker.verb("a1", "completed").await.body["status"], "completed", "not ahead of the convoy");
 
-    let mut request = bench.polecat("a2", "true");
-    request["startPoint"] = json!("origin/convoy/gone/head");
-    let (status, body) = bench.start(&request).await;
-    assert_eq!((status, &body["phase"]), (500, &json!("repository")));
-    assert!(body["error"].as_str().unwrap().contains("convoy/gone/head"), "{body}");
+    let mut request = bench.polecat("a2", "test ! -e convoy.txt\necho first > first.txt");
+    request["branch"] = json!("convoy/new/gt/toast/a2");
+    request["startPoint"] = json!("origin/convoy/new/head");
+    bench.started(&request).await;
+    let done = bench.worker.verb("a2", "done").await;
+    assert_eq!(
+        done.body["branch"], "convoy/new/gt/toast/a2",
+        "a feature branch that nobody has made yet is main still"
+    );
+    assert_eq!(done.body["summary"], "Fix it", "what the runner says is no summary of the work");
+    assert_eq!(bench.in_origin(&["rev-list", "--count", "main..convoy/new/gt/toast/a2"]), "1");
+    let log = std::fs::read_to_string(bench.path("workspace/agents/a2/attempts/a2-d1/output.log")).unwrap();
+    assert!(log.contains("origin/convoy/new/head is not there (yet)"), "{log}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use super::super::agent::{self, Agent, AgentStatus, Role};
 use super::super::bead::{self, Bead, Kind, Status};
 use super::super::breakers::{self, Scope};
 use super::super::config::{Config, effective_max_polecats};
+use super::super::convoy;
 use super::super::dependency;
 use super::super::error::TownError;
 use super::super::id::RigId;
@@ -298,7 +299,10 @@ fn own_holds(
     if !bead.is_work() || bead.triage_request {
         holds.push(hold(
             HoldCode::NotOpen,
-            format!("a bead of type {} is answered by people or the mayor, not dispatched", bead.kind.as_str()),
+            match bead.kind {
+                Kind::Convoy => convoy::get(sql, &bead.id)?.progress(),
+                kind => format!("a bead of type {} is answered by people or the mayor, not dispatched", kind.as_str()),
+            },
             "nothing: acknowledge or resolve it",
             about.clone(),
         ));

@@ -9,6 +9,7 @@ use super::super::agent::{self, Agent, AgentStatus, NewAgent, Role};
 use super::super::bead::{self, Bead, Because, Kind, Status};
 use super::super::breakers::{self, Scope};
 use super::super::config::{gates, resolve_model, small_model};
+use super::super::convoy;
 use super::super::effect::{Effect, ReviewRequest, StartAgent, StartRequest};
 use super::super::error::TownError;
 use super::super::event::{self, Happening};
@@ -244,6 +245,16 @@ pub fn request(
     let prompt = if triage { triage::brief(sql)? } else { prompt(bead, agent, review.as_ref()) };
     // Work saved by an eviction goes on where it was saved.
     let saved = bead.metadata.get("resume_branch").and_then(serde_json::Value::as_str).map(str::to_owned);
+    let convoy = if bead.kind == Kind::Issue { convoy::of_task(sql, &bead.id)? } else { None };
+    let own = branch(agent, bead);
+    let (branch, start_point) = match (saved, convoy.as_ref().and_then(convoy::Convoy::feature)) {
+        (Some(saved), _) => (saved, None),
+        (None, None) => (own, None),
+        (None, Some(feature)) => {
+            let (branch, start) = convoy::branch_of_task(feature, own);
+            (branch, Some(start))
+        }
+    };
     Ok(StartRequest {
         agent_id: agent.id.0.clone(),
         rig_id: rig.id.0.clone(),
@@ -256,10 +267,10 @@ pub fn request(
         small_model: small_model(&view.config),
         system_prompt: if triage { triage::system_prompt().to_owned() } else { system_prompt(view, agent.role, rig) },
         git_url: rig.git_url.clone(),
-        branch: saved.unwrap_or_else(|| branch(agent, bead)),
+        branch,
         default_branch: rig.default_branch.clone(),
         env_vars: environment(view, agent, &rig.id),
-        start_point: None,
+        start_point,
         // It looks at others' work and does none of its own: no clone.
         lightweight: triage.then_some(true),
         rigs: Vec::new(),

@@ -126,7 +126,7 @@ pub fn delete(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, rig_id: &RigId, id: &
 }
 
 /// Frees an agent: a live attempt is cancelled and its bead re-queued, a hook without an attempt is undone.
-fn release(sql: &dyn Sql, ctx: &Ctx<'_>, id: &AgentId, reason: &str) -> Result<(), TownError> {
+pub fn release(sql: &dyn Sql, ctx: &Ctx<'_>, id: &AgentId, reason: &str) -> Result<(), TownError> {
     if let Some(live) = attempt::live_of_agent(sql, id)? {
         stops::owe(sql, ctx, &live, When::Now)?;
         finish(sql, ctx, &live, End::Cancelled(reason.to_owned(), Then::Requeue(None)))?;

@@ -12,7 +12,7 @@ use super::super::policy::{BODY_BYTES, LIST_DEFAULT, METADATA_BYTES, NAME_CHARS,
 use super::super::rig;
 use super::super::sql::{Sql, Value, each};
 use super::super::state::State;
-use super::super::{Ctx, id};
+use super::super::{Ctx, convoy, id};
 use super::{by_hand, capped, filled, known_rig, object, towns};
 use crate::bead_columns;
 use serde_json::{Value as Json, json};
@@ -37,7 +37,7 @@ fn labels(labels: &[String]) -> Result<(), TownError> {
 }
 
 /// The beads that a bead shall wait for: they exist, and each is named by a uuid.
-fn depends_on(sql: &dyn Sql, ids: &[String]) -> Result<Vec<BeadId>, TownError> {
+pub fn depends_on(sql: &dyn Sql, ids: &[String]) -> Result<Vec<BeadId>, TownError> {
     if ids.len() > DEPENDENCIES_MAX {
         return Err(TownError::invalid("depends_on", format!("at most {DEPENDENCIES_MAX} beads")));
     }
@@ -60,7 +60,7 @@ fn depends_on(sql: &dyn Sql, ids: &[String]) -> Result<Vec<BeadId>, TownError> {
     Ok(beads)
 }
 
-fn draft(sql: &dyn Sql, actor: &Actor, rig_id: &RigId, new: NewBead) -> Result<Draft, TownError> {
+pub fn draft(sql: &dyn Sql, actor: &Actor, rig_id: &RigId, new: NewBead) -> Result<Draft, TownError> {
     let kind = match new.kind.as_deref() {
         None => Kind::Issue,
         Some(text) => Kind::parse(text).filter(|k| *k == Kind::Issue).ok_or_else(|| {
@@ -304,6 +304,9 @@ fn fields(sql: &dyn Sql, bead: &Bead, patch: &BeadPatch, changed: &mut Vec<&str>
         }
         if bead.kind == Kind::MergeRequest {
             return Err(TownError::invalid("rig_id", "a merge request stays in the rig of its source"));
+        }
+        if bead.rig_id.as_ref().map(RigId::as_str) != rig_id.as_deref() {
+            convoy::may_move(sql, &bead)?;
         }
         f.rig_id = rig_id.clone().map(RigId);
         changed.push("rig_id");

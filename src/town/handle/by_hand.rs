@@ -13,7 +13,7 @@ use super::super::error::TownError;
 use super::super::id::{AgentId, BeadId, RigId};
 use super::super::policy::MESSAGE_BYTES;
 use super::super::sql::Sql;
-use super::super::{Ctx, audit, escalation, molecule, review};
+use super::super::{Ctx, audit, convoy, escalation, molecule, review};
 use super::beads::in_rig;
 use super::filled;
 use serde_json::json;
@@ -75,8 +75,19 @@ fn reopen(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, bead: &Bead) -> Result<()
     audit_status(sql, ctx, actor, &bead.id, bead.status.as_str(), &reason)
 }
 
-/// Any live bead → `closed` or `failed`: attempt and merge requests end with it, its agent is freed.
-fn end(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, bead: &Bead, to: Status, reason: &str) -> Result<(), TownError> {
+/// Any live bead → `closed` or `failed`: attempt and merge requests end with it, its agent is freed, and the tasks of a
+/// convoy that have not ended end in the same way.
+pub fn end(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    actor: &Actor,
+    bead: &Bead,
+    to: Status,
+    reason: &str,
+) -> Result<(), TownError> {
+    if bead.kind == Kind::Convoy {
+        convoy::let_go(sql, &bead.id)?;
+    }
     review::end_attempt(sql, ctx, &bead.id, reason)?;
     review::end_of_source(sql, ctx, &bead.id, to, reason)?;
     if let Some(agent) = agent::hooked_to(sql, &bead.id)? {
@@ -99,6 +110,14 @@ fn end(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, bead: &Bead, to: Status, rea
     }
     if bead.kind == Kind::Escalation {
         escalation::silence(sql, ctx, &bead.id)?;
+    }
+    if bead.kind == Kind::Convoy {
+        for id in convoy::tasks(sql, &bead.id)? {
+            let task = bead::get(sql, &id)?;
+            if !task.status.is_final() {
+                end(sql, ctx, actor, &task, to, "its convoy was ended by hand")?;
+            }
+        }
     }
     audit_status(sql, ctx, actor, &bead.id, to.as_str(), reason)
 }
@@ -180,6 +199,10 @@ pub fn cancel(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId, reason: 
 /// `DELETE …/beads/:b`: the bead and its merge requests are gone; its attempts stay on record.
 pub fn delete(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, rig_id: &RigId, id: &BeadId) -> Result<Reply, TownError> {
     let bead = in_rig(sql, Some(rig_id), id)?;
+    if bead.kind == Kind::Convoy && !bead.status.is_final() {
+        let text = format!("Convoy {id} is under way; close it before it is deleted");
+        return Err(TownError::conflict(bead.status.as_str(), text));
+    }
     let before = json!({"title": bead.title, "status": bead.status.as_str(), "type": bead.kind.as_str()});
     erase(sql, ctx, id, "the bead was deleted")?;
     audit::record(sql, ctx, actor, "bead.delete", id.as_str(), "deleted by hand", Some(&before), None)?;
@@ -189,7 +212,8 @@ pub fn delete(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, rig_id: &RigId, id: &
 /// Removes a bead's rows, its merge requests with it; its live attempt ends as cancelled, dependants are freed.
 pub fn erase(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId, reason: &str) -> Result<(), TownError> {
     let Some(bead) = bead::find(sql, id)? else { return Ok(()) };
-    if bead.kind == Kind::Issue {
+    convoy::forget(sql, ctx, &bead)?;
+    if matches!(bead.kind, Kind::Issue | Kind::Convoy) {
         for mr in review::of_source(sql, id)? {
             erase(sql, ctx, &mr.bead_id, reason)?;
         }

@@ -5,8 +5,10 @@ mod agents;
 mod attempts;
 mod beads;
 mod by_hand;
+mod convoys;
 mod mayor;
 mod overrides;
+mod tools;
 mod towns;
 mod triage;
 
@@ -22,8 +24,8 @@ use super::rig;
 use super::sql::Sql;
 use super::time::Timestamp;
 use super::{
-    agent, audit, container, drain, escalation, event, explain, frame, mail, molecule, notify, nudge, overview, prime,
-    redrive, registry, review, ui_action,
+    agent, audit, container, convoy, drain, escalation, event, explain, frame, mail, molecule, notify, nudge, overview,
+    prime, redrive, registry, review, ui_action,
 };
 use serde_json::{Value as Json, json};
 
@@ -56,6 +58,14 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         }
         Command::CancelBead { bead_id, reason } => by_hand::cancel(sql, ctx, actor, &bead_id, &reason),
         Command::DeleteBead { rig_id, bead_id } => by_hand::delete(sql, ctx, actor, &rig_id, &bead_id),
+        Command::MayorDeleteBead { rig_id, bead_id } => tools::delete(sql, ctx, actor, &rig_id, &bead_id),
+        Command::DeleteBeads { rig_id, bead_ids } => tools::delete_many(sql, ctx, actor, &rig_id, &bead_ids),
+        Command::DeleteByStatus { rig_id, status, kind } => {
+            tools::delete_by_status(sql, ctx, actor, &rig_id, &status, kind.as_deref())
+        }
+        Command::Reassign { rig_id, bead_id, agent_id } => {
+            tools::reassign(sql, ctx, actor, &rig_id, &bead_id, &agent_id)
+        }
         Command::RedriveBead { bead_id, reason } => {
             let reason = reason.unwrap_or_else(|| "redriven by hand".to_owned());
             capped("reason", &reason, MESSAGE_BYTES)?;
@@ -77,6 +87,21 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             Ok(Reply::ok(event::list(sql, bead_id.as_ref(), since, limit)?)?.quietly())
         }
 
+        Command::SlingBatch { rig_id, batch } => convoys::sling_batch(sql, ctx, actor, &rig_id, batch),
+        Command::CreateConvoy { title, beads } => convoys::create(sql, ctx, actor, &title, &beads),
+        Command::ConvoyBeadClosed { convoy_id, bead_id } => convoys::bead_closed(sql, ctx, &convoy_id, &bead_id),
+        Command::ListConvoys => Ok(Reply::ok(convoy::list(sql)?)?.quietly()),
+        Command::GetConvoy { convoy_id } => convoys::get(sql, &convoy_id),
+        Command::StartConvoy { convoy_id } => convoys::start(sql, ctx, actor, &convoy_id),
+        Command::CloseConvoy { convoy_id } => convoys::close(sql, ctx, actor, &convoy_id),
+        Command::PatchConvoy { convoy_id, merge_mode, feature_branch } => {
+            convoys::patch(sql, ctx, actor, &convoy_id, merge_mode.as_deref(), feature_branch.as_deref())
+        }
+        Command::AddToConvoy { convoy_id, bead_id, depends_on } => {
+            convoys::add(sql, ctx, &convoy_id, &bead_id, &depends_on)
+        }
+        Command::RemoveFromConvoy { convoy_id, bead_id } => convoys::remove(sql, ctx, &convoy_id, &bead_id),
+
         Command::CreateAgent { rig_id, role, name, identity } => {
             agents::create(sql, ctx, &rig_id, &role, &name, &identity)
         }
@@ -86,6 +111,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         }
         Command::GetAgent { rig_id, agent_id } => agents::show(sql, ctx, &rig_id, &agent_id),
         Command::DeleteAgent { rig_id, agent_id } => agents::delete(sql, ctx, actor, &rig_id, &agent_id),
+        Command::ResetAgent { rig_id, agent_id } => tools::reset(sql, ctx, actor, &rig_id, &agent_id),
         Command::Hook { rig_id: _, agent_id, bead_id } => agents::hook(sql, ctx, &agent_id, &bead_id),
         Command::Unhook { rig_id: _, agent_id } => agents::unhook(sql, ctx, actor, &agent_id),
         Command::Prime { agent_id } => Ok(Reply::ok(prime::prime(sql, ctx, &agent_id)?)?.quietly()),

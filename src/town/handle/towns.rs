@@ -13,7 +13,7 @@ use super::super::id::{AgentId, BeadId, RigId};
 use super::super::policy::{NAME_CHARS, RULE_ROWS, SETTING_BYTES, URL_BYTES};
 use super::super::sql::{Sql, first};
 use super::super::state::State;
-use super::super::{Ctx, audit, container, review, rig};
+use super::super::{Ctx, audit, container, convoy, review, rig};
 use super::{by_hand, capped};
 use serde_json::{Value as Json, json};
 
@@ -113,6 +113,9 @@ pub fn list_rigs(sql: &dyn Sql) -> Result<Reply, TownError> {
 /// What is deleted is what hangs on the rig, however much that is: a person asked for it, and half a rig would be worse.
 pub fn remove_rig(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &RigId) -> Result<Reply, TownError> {
     let rig = rig::get(sql, id)?;
+    for convoy in convoy::of_rig(sql, id)? {
+        by_hand::erase(sql, ctx, &convoy, "its rig was removed")?;
+    }
     loop {
         let rows = sql.query(
             "SELECT bead_id FROM beads WHERE rig_id = ?1 ORDER BY seq LIMIT ?2",

@@ -25,7 +25,7 @@ use super::policy::OPEN_WORK_TOLD;
 use super::sql::{Sql, first};
 use super::state::State;
 use super::time::Timestamp;
-use super::{breakers, container, drain, escalation, live, notify, redrive, triage};
+use super::{breakers, container, convoy, drain, escalation, live, notify, redrive, triage};
 
 /// Fires every rule that is due; the effects it returns are booked.
 pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
@@ -43,6 +43,7 @@ pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
     orphans::run(sql, ctx, &config, &mut state)?; // rule 3
     caps::run(sql, ctx, &config, &mut state)?;
     redrive::due(sql, ctx)?;
+    convoy::run(sql, ctx)?; // rule 8, before the gate looks for merge requests
     beads::ripen(sql, ctx)?;
     let mut view = View::of(sql, ctx.now, state, config)?;
     probes::pass_time(sql, ctx, &mut view)?; // rule 4, before the gate looks at the breakers

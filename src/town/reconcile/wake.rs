@@ -11,7 +11,7 @@ use super::super::error::TownError;
 use super::super::sql::{Sql, first};
 use super::super::state::State;
 use super::super::time::Timestamp;
-use super::super::{container, drain, escalation, live, notify, redrive, triage};
+use super::super::{container, convoy, drain, escalation, live, notify, redrive, triage};
 use super::{inactivity, orphans, probes};
 
 /// The one deadline; `None` = nothing can become due by itself.
@@ -27,6 +27,7 @@ pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, Town
         inactivity::next_deadline(sql, ctx.now)?,
         triage::next_deadline(sql, &view)?,
         escalation::next_deadline(sql)?,
+        convoy::next_deadline(sql)?,
         probes::next_deadline(sql, &view)?,
         super::fleet_deadline(sql, &view)?,
         due_now(sql, &view)?,
