@@ -3,7 +3,6 @@
 use super::super::Ctx;
 use super::super::bead::{self, Bead, Because, Draft, FailureReason, Kind, Status, label};
 use super::super::config::Config;
-use super::super::dependency;
 use super::super::error::TownError;
 use super::super::event::{self, Happening};
 use super::super::id::BeadId;
@@ -81,7 +80,7 @@ fn land(sql: &dyn Sql, ctx: &Ctx<'_>, c: &Convoy) -> Result<(), TownError> {
          VALUES (?1, ?2, ?3, ?4, ?5)",
         &[(&mr.id).into(), (&c.bead.id).into(), branch.into(), (&target).into(), mr.body.as_ref().into()],
     )?;
-    dependency::add(sql, &mr.id, &c.bead.id, dependency::Kind::Tracks)?;
+    // No edge: those that track a convoy are its tasks. The satellite rows know each other.
     sql.execute(
         "UPDATE convoys SET landing_mr = ?2, land_at = NULL WHERE bead_id = ?1",
         &[(&c.bead.id).into(), (&mr.id).into()],
