@@ -106,6 +106,9 @@ fn a_plan_that_could_never_be_done_is_refused_with_the_tasks_that_make_it_so() {
         assert_eq!((status, field.as_str()), (422, "tasks"), "{message}");
         assert!(message.contains(words), "{message}");
     }
+    let ring = (0..50).map(|i| task(&"x".repeat(500), &[(i + 1) % 50])).collect();
+    let (.., message) = refused(&mut w, batch(&rig, ring));
+    assert!(message.len() < 1_000 && message.contains(" → (41 more) → "), "{message}");
     let long = "x".repeat(501);
     assert_eq!(refused(&mut w, batch(&rig, vec![task(&long, &[])])).0, 422);
     assert_eq!(refused(&mut w, batch(&RigId::from("nowhere"), vec![task("A", &[])])).0, 404);

@@ -161,7 +161,7 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             sized(&mut f, "beads", list.len());
             for (i, bead) in list.into_iter().take(CONVOY_TASKS).enumerate() {
                 let mut part = Fields::of(bead);
-                beads.push((BeadId(part.text("bead_id")), RigId(part.text("rig_id"))));
+                beads.push((BeadId(part.uuid("bead_id")), RigId(part.text("rig_id"))));
                 f.took(&format!("beads.{i}"), part);
             }
             f.done(Command::CreateConvoy { title, beads })?

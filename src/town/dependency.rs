@@ -4,6 +4,7 @@ use super::bead;
 use super::error::TownError;
 use super::id::BeadId;
 use super::sql::{Sql, each, first};
+use super::policy::CYCLE_SHOWN;
 use std::collections::{BTreeSet, VecDeque};
 
 /// What an edge means. The same two beads may hold more than one kind.
@@ -61,10 +62,10 @@ pub fn dependants(sql: &dyn Sql, bead: &BeadId) -> Result<Vec<BeadId>, TownError
 /// Replaces the `blocks` edges of `bead`; a cycle is a 422 with its path. The blockers exist.
 pub fn replace(sql: &dyn Sql, bead: &BeadId, blockers: &[BeadId]) -> Result<(), TownError> {
     if let Some(path) = cycle(sql, bead, blockers)? {
-        let path: Vec<_> = path.iter().map(BeadId::as_str).collect();
+        let path = path.into_iter().map(|b| b.0).collect();
         return Err(TownError::invalid(
             "depends_on",
-            format!("these edges would make a cycle: {} waits for itself", path.join(" → ")),
+            format!("these edges would make a cycle: {} waits for itself", told(path)),
         ));
     }
     sql.execute("DELETE FROM bead_dependencies WHERE bead_id = ?1 AND kind = 'blocks'", &[bead.into()])?;
@@ -72,6 +73,16 @@ pub fn replace(sql: &dyn Sql, bead: &BeadId, blockers: &[BeadId]) -> Result<(), 
         add(sql, bead, blocker, Kind::Blocks)?;
     }
     recount(sql, bead)
+}
+
+/// A path in words: of a long one the beginning, the end, and how many are left out.
+#[must_use]
+pub fn told(mut path: Vec<String>) -> String {
+    let left_out = path.len().saturating_sub(CYCLE_SHOWN);
+    if left_out > 0 {
+        path.splice(CYCLE_SHOWN / 2..CYCLE_SHOWN / 2 + left_out, [format!("({left_out} more)")]);
+    }
+    path.join(" → ")
 }
 
 /// The path of a cycle that `bead` waiting for `blockers` would close, if there is one.

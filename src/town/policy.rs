@@ -257,6 +257,10 @@ pub const MAYOR_REDRIVES: u32 = 2;
 
 /// Tasks of a convoy.
 pub const CONVOY_TASKS: usize = 50;
+/// Tasks of a cycle that its refusal names; of a longer one the beginning and the end.
+pub const CYCLE_SHOWN: usize = 10;
+/// Bytes of a task's title in such a refusal.
+pub const CYCLE_TITLE_BYTES: usize = 40;
 /// Bytes of a convoy's title that its feature branch shows (`protocol.md` 6.1).
 pub const BRANCH_SLUG_BYTES: usize = 40;
 /// After the n-th failed landing the next one is due after 2ⁿ times this, so after 1, 2, 4, 8 and 16 minutes.

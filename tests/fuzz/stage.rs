@@ -1,7 +1,7 @@
 //! A town with one of everything that a path or a body can name.
 
 use gastown::edge::route::{Kind, Matched};
-use gastown::town::command::{Actor, Command, NewBead};
+use gastown::town::command::{Actor, Batch, Command, NewBead, Task};
 use gastown::town::id::{AgentId, BeadId, RigId};
 use gastown::town::time::MINUTE;
 use gastown_host::behaviour::Behaviour;
@@ -37,6 +37,8 @@ impl Stage {
         let formula =
             json!({"steps": [{"title": "One", "instructions": "Do it."}, {"title": "Two", "instructions": "Do it."}]});
         world.must(Command::AttachMolecule { rig_id: rig.clone(), bead_id: bead.clone(), formula });
+        let convoy = world.must(staged_convoy(&rig));
+        let task = text(&convoy["beads"][0]["bead"], "bead_id");
         let escalation = Command::Escalate {
             rig_id: rig.clone(),
             title: "Help".to_owned(),
@@ -80,6 +82,8 @@ impl Stage {
             ("agent", agent),
             ("entry", entry),
             ("escalation", escalation),
+            ("convoy", text(&convoy["convoy"], "id")),
+            ("task", task),
             ("scope", "town".to_owned()),
             ("dispatch", dispatch),
         ];
@@ -132,6 +136,13 @@ fn make(world: &mut World, rig: &RigId, title: &str, label: &str) -> BeadId {
     let bead = NewBead { title: title.to_owned(), labels: vec![label.to_owned()], ..NewBead::default() };
     let made = world.must(Command::CreateBead { rig_id: rig.clone(), bead });
     text(&made, "bead_id").into()
+}
+
+fn staged_convoy(rig: &RigId) -> Command {
+    let task = || Task { bead: NewBead { title: "Task".to_owned(), ..NewBead::default() }, depends_on: Vec::new() };
+    let (title, tasks) = ("Convoy".to_owned(), vec![task(), task()]);
+    let batch = Batch { title, tasks, staged: Some(true), ..Batch::default() };
+    Command::SlingBatch { rig_id: rig.clone(), batch }
 }
 
 fn text(data: &Json, key: &str) -> String {

@@ -56,10 +56,13 @@ async function stage() {
   await at.ok("POST", "/molecules", { bead_id: work.bead.id, formula: { steps: [step("One"), step("Two")] } });
   await town.ok("POST", `/beads/${failed.id}/cancel`, { reason: "not wanted" });
   const escalation = await at.ok("POST", "/escalations", { title: "Help", priority: "low" });
+  const batch = { rig_id: rig.id, convoy_title: "Convoy", tasks: [{ title: "Task" }, { title: "Task" }], parallel: true, staged: true };
+  const slung = await h.ok("POST", `/api/mayor/${town.id}/tools/sling-batch`, batch, { token: town.token });
+  const [convoy, task] = [slung.convoy.id, slung.beads[0].bead.id];
   const [mr] = await at.ok("GET", "/beads?type=merge_request");
   assert.equal(mr.status, "in_progress");
   const free = idle.id === work.agent.id ? review.agent.id : idle.id;
-  const ids = { town: town.id, user: "alice", rig: rig.id, held: held.id, request: request.id, entry: mr.id, escalation: escalation.id, scope: "town" };
+  const ids = { town: town.id, user: "alice", rig: rig.id, held: held.id, request: request.id, entry: mr.id, escalation: escalation.id, convoy, task, scope: "town" };
   return { town, ids, speaks, work, idle: free, failed };
 }
 

@@ -10,9 +10,10 @@ use super::super::dependency;
 use super::super::error::TownError;
 use super::super::event::{self, Happening};
 use super::super::id::{BeadId, RigId};
-use super::super::policy::{CONVOY_TASKS, METADATA_BYTES, TITLE_BYTES};
+use super::super::policy::{CONVOY_TASKS, CYCLE_TITLE_BYTES, METADATA_BYTES, TITLE_BYTES};
 use super::super::rig;
 use super::super::sql::Sql;
+use super::super::text;
 use super::{beads, by_hand, filled, object, towns};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
@@ -66,8 +67,8 @@ pub fn sling_batch(
 /// 422 with what is wrong, in words: a place that does not exist, a task that waits for itself, a cycle.
 fn check_plan(titles: &[String], edges: &[Vec<usize>]) -> Result<(), TownError> {
     let name = |at: usize| {
-        let title = titles.get(at).map_or("", String::as_str);
-        format!("{at} «{}»", super::super::text::excerpt(title, 60))
+        let title: String = titles.get(at).map_or("", String::as_str).chars().filter(|c| !c.is_control()).collect();
+        format!("{at} «{}»", text::cut(&title, CYCLE_TITLE_BYTES))
     };
     for (at, on) in edges.iter().enumerate() {
         if let Some(unknown) = on.iter().find(|on| **on >= titles.len()) {
@@ -79,8 +80,8 @@ fn check_plan(titles: &[String], edges: &[Vec<usize>]) -> Result<(), TownError> 
         }
     }
     if let Some(path) = cycle(edges) {
-        let path: Vec<String> = path.into_iter().map(name).collect();
-        let text = format!("these tasks wait for each other, so none could ever start: {}", path.join(" → "));
+        let path = dependency::told(path.into_iter().map(name).collect());
+        let text = format!("these tasks wait for each other, so none could ever start: {path}");
         return Err(TownError::invalid("tasks", text));
     }
     Ok(())
@@ -129,8 +130,8 @@ pub fn create(
     let mut joined = BTreeSet::new();
     for (task, rig_id) in tasks {
         let bead = bead::find(sql, task)?.filter(|b| b.rig_id.as_ref() == Some(rig_id));
-        let bead =
-            bead.ok_or_else(|| TownError::invalid("beads", format!("there is no bead {task} in rig {rig_id}")))?;
+        let missing = || TownError::invalid("beads", format!("there is no bead {task} in the rig that is named with it"));
+        let bead = bead.ok_or_else(missing)?;
         if joined.insert(task) {
             may_join(sql, &c, &bead)?;
             convoy::join(sql, &c, task)?;
@@ -163,7 +164,8 @@ fn may_change(c: &Convoy) -> Result<(), TownError> {
         return Ok(());
     }
     let (id, state) = (&c.bead.id, c.bead.status.as_str());
-    Err(TownError::conflict(state, format!("Convoy {id} takes no changes now: {}", c.progress())))
+    let is = if c.bead.status == Status::Open { "landing" } else { state };
+    Err(TownError::conflict(state, format!("Convoy {id} is {is} and takes no changes")))
 }
 
 /// One convoy with its tasks and their edges (`protocol.md` 2.6).
@@ -350,6 +352,6 @@ fn task_of(sql: &dyn Sql, id: &BeadId, task: &BeadId) -> Result<Convoy, TownErro
     let c = convoy::get(sql, id)?;
     match convoy::of_task(sql, task)? {
         Some(of) if of.bead.id == c.bead.id => Ok(c),
-        _ => Err(TownError::NotFound(format!("Bead {task} is no task of this convoy"))),
+        _ => Err(TownError::NotFound("The bead is no task of this convoy".to_owned())),
     }
 }
