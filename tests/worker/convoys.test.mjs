@@ -46,6 +46,13 @@ after(async () => {
 
 const TASKS = [{ title: "A" }, { title: "B", depends_on: [0] }, { title: "C", depends_on: [0, 1] }];
 
+/** What the container was asked for last, of this town. */
+const newestStart = (c) => {
+  const requests = [...fake.agents.values()].map((a) => a.startupRequest).filter((s) => s.townId === c.town.id);
+  const order = fake.starts.map((s) => s.dispatchId);
+  return requests.sort((a, b) => order.indexOf(a.dispatchId) - order.indexOf(b.dispatchId)).at(-1);
+};
+
 /** A town with a staged convoy of three, a bead that waits for nobody, and the mayor's container as the caller. */
 async function staged() {
   const town = await h.createTown();
@@ -95,7 +102,7 @@ describe("sling-batch", () => {
     await post({ merge_mode: "squash" }, 400, /./);
     await post({ metadata: [] }, 400, /./);
     const { json } = await post({ tasks: [{ title: "A" }, { body: 7, depends_on: [-1] }] }, 400, /./);
-    assert.deepEqual(json.issues.map((i) => i.path).sort(), ["tasks.1.body", "tasks.1.depends_on", "tasks.1.title"]);
+    assert.deepEqual(json.issues.map((i) => i.path.join(".")).sort(), ["tasks.1.body", "tasks.1.depends_on", "tasks.1.title"]);
     await post({ tasks: [{ title: "A", depends_on: [0] }] }, 422, /task 0 «A» depends on itself/);
     await post({ tasks: [{ title: "A", depends_on: [9] }] }, 422, /depends on task 9, and there is none/);
     await post({ tasks: [{ title: "A", depends_on: [1] }, { title: "B", depends_on: [0] }] }, 422, /0 «A» → 1 «B» → 0 «A»/);
@@ -141,14 +148,14 @@ describe("a convoy", () => {
   test("starts once, and then its first task is dispatched to a branch beside its own", async () => {
     const c = await staged();
     await c.town.runAlarms();
-    assert.ok(!fake.starts.some((s) => s.townId === c.town.id), "staged");
+    assert.equal(newestStart(c), undefined, "staged");
     const explained = await c.town.ok("GET", `/beads/${c.tasks[0]}/explain`);
     assert.deepEqual(explained.holds.map(({ code }) => code), ["convoy_staged"]);
     const started = await c.ok("POST", `${c.path}/start`, {});
     looksLike(started, { convoy: Convoy, beads: [{ bead: shape.Bead, agent: "object?" }] });
     assert.deepEqual([started.convoy.staged, started.beads.length], [false, 3]);
     await c.town.runAlarms();
-    const start = fake.starts.findLast((s) => s.townId === c.town.id);
+    const start = newestStart(c);
     const stem = c.convoy.feature_branch.slice(0, -"/head".length);
     assert.ok(start.branch.startsWith(`${stem}/gt/`) && start.branch.endsWith(`/${c.tasks[0].slice(0, 8)}`), start.branch);
     assert.deepEqual([start.startPoint, start.defaultBranch], [`origin/${c.convoy.feature_branch}`, c.rig.default_branch]);
@@ -216,7 +223,7 @@ describe("a convoy", () => {
     const c = await staged();
     const one = await c.ok("POST", `${c.tools}/sling-batch`, { rig_id: c.rig.id, convoy_title: "Short", tasks: [{ title: "A" }], staged: false });
     const speaks = () => {
-      const start = fake.starts.findLast((s) => s.townId === c.town.id);
+      const start = newestStart(c);
       const headers = { "X-Gastown-Agent-Id": start.agentId, "X-Gastown-Rig-Id": c.rig.id, "X-Gastown-Dispatch-Id": start.dispatchId };
       return [start, { token: c.town.containerToken, headers }];
     };
@@ -283,7 +290,7 @@ describe("the mayor's other tools", () => {
     const many = `${c.rigTools}/beads/bulk-delete`;
     for (const bead_ids of [undefined, [], ["x"], Array(5001).fill(uuid)]) {
       const { json } = await refused(c, "POST", many, { bead_ids }, 400, /^Invalid request body: /);
-      assert.ok(!("issues" in json), "no issues");
+      assert.ok(!json.issues?.length, "in one sentence");
     }
     assert.deepEqual(await c.ok("POST", many, { bead_ids: [c.tasks[0], uuid] }), { deleted: 1 });
     assert.equal((await c.ok("GET", c.path)).total_beads, 2);
