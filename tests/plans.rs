@@ -37,7 +37,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// The tables that grow with a town's life.
-const GROWING: [&str; 12] = [
+const GROWING: [&str; 13] = [
     "beads",
     "bead_events",
     "attempts",
@@ -50,6 +50,7 @@ const GROWING: [&str; 12] = [
     "causes",
     "redrive_beads",
     "merge_requests",
+    "convoys",
 ];
 
 /// Lines of plans that may be, the statement they belong to, and why.
@@ -87,6 +88,7 @@ fn ask_everything(world: &mut World, rig_id: &RigId) {
         Command::ListEscalations { acknowledged: None },
         Command::ListEscalations { acknowledged: Some(false) },
         Command::ListNotifications { page: page() },
+        Command::ListConvoys,
         Command::GetDispatch,
         Command::ListBreakers,
         Command::ListAudit { page: page() },
@@ -108,6 +110,10 @@ fn ask_everything(world: &mut World, rig_id: &RigId) {
     for row in world.sql.peek("SELECT bead_id FROM beads LIMIT 5", &[]) {
         let bead_id = row.text(0).unwrap().as_str().into();
         world.command(&owner(), Command::Explain { bead_id }).unwrap();
+    }
+    for row in world.sql.peek("SELECT bead_id FROM convoys LIMIT 5", &[]) {
+        let convoy_id = row.text(0).unwrap().as_str().into();
+        world.command(&owner(), Command::GetConvoy { convoy_id }).unwrap();
     }
     for row in world.sql.peek("SELECT agent_id FROM agents LIMIT 5", &[]) {
         let agent_id = row.text(0).unwrap().as_str().into();

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 /// What is looked at, and where its states stand.
 const WATCHED: [(&str, &str); 3] = [
-    ("bead", "SELECT bead_id, type || ' ' || status FROM beads WHERE type IN ('issue', 'merge_request')"),
+    ("bead", "SELECT bead_id, type || ' ' || status FROM beads WHERE type IN ('issue', 'merge_request', 'convoy')"),
     ("attempt", "SELECT attempt_id, outcome FROM attempts"),
     ("breaker", "SELECT scope, CASE scope WHEN 'town' THEN 'town ' ELSE 'rig ' END || state FROM breakers"),
 ];
 
 /// Pairs that a town can go through (`domain.md` 2, `design.md` 4 and 5.5): what was never seen of these is told.
-const POSSIBLE: [(&str, &str, &str); 50] = [
+const POSSIBLE: [(&str, &str, &str); 54] = [
     ("bead", "-", "issue open"),
     ("bead", "issue open", "issue in_progress"),
     ("bead", "issue open", "issue in_review"),
@@ -34,6 +34,10 @@ const POSSIBLE: [(&str, &str, &str); 50] = [
     ("bead", "merge_request in_progress", "merge_request closed"),
     ("bead", "merge_request in_progress", "merge_request failed"),
     ("bead", "merge_request failed", "merge_request open"),
+    ("bead", "-", "convoy open"),
+    ("bead", "convoy open", "convoy closed"),
+    ("bead", "convoy open", "convoy failed"),
+    ("bead", "convoy failed", "convoy open"),
     ("attempt", "-", "pending"),
     ("attempt", "pending", "accepted"),
     ("attempt", "pending", "proven"),

@@ -251,7 +251,7 @@ const FAULTS: [Kind; 41] = [
 ];
 
 /// What people, the mayor and odd agents do.
-const PEOPLE: [Kind; 37] = [
+const PEOPLE: [Kind; 41] = [
     ("burst", 120, 1_440, |d| {
         let n = u16::try_from(d.span(3, 40)).expect("small");
         d.after(0, Deed::Burst(n));
@@ -259,6 +259,24 @@ const PEOPLE: [Kind; 37] = [
     ("create", 30, 480, |d| {
         let (rig, on) = (d.byte(), d.few());
         d.now(Op::Create { rig, on });
+    }),
+    ("batch", 60, 480, |d| {
+        let (rig, staged, alone) = (d.byte(), d.chance.per_mille(500), d.chance.per_mille(300));
+        let plan = (0..1 + d.below(6)).map(|_| d.few()).collect();
+        d.now(Op::Batch { rig, plan, staged, alone });
+    }),
+    ("convoy", 15, 240, |d| {
+        let (nth, does, bead) = (d.byte(), d.byte(), d.byte());
+        d.now(Op::Convoy { nth, does, bead });
+    }),
+    ("delete many", 240, 1_440, |d| {
+        let n = d.byte();
+        d.now(Op::DeleteMany(n));
+    }),
+    ("reassign, reset", 60, 720, |d| {
+        let (a, b) = (d.byte(), d.byte());
+        let op = if d.chance.per_mille(500) { Op::Reassign(b, a) } else { Op::Reset(a) };
+        d.now(op);
     }),
     ("cancel", 30, 480, |d| {
         let n = d.byte();

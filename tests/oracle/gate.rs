@@ -230,6 +230,9 @@ impl Rows {
         if ["closed", "open", "half_open"].iter().position(|s| *s == town) != usize::try_from(self.fleet_told).ok() {
             add(Some(self.now), "fleet");
         }
+        for at in self.convoys.iter().filter_map(|c| c.land_at) {
+            add(Some(at), "landing");
+        }
         for at in &self.redrives {
             add(Some(*at), "redrive");
         }

@@ -2,7 +2,7 @@
 
 use super::oracle::Oracle;
 use super::oracle::rows::Rows;
-use gastown::town::command::{Actor, BeadPatch, Command, NewBead};
+use gastown::town::command::{Actor, Batch, BeadPatch, Command, NewBead, Task};
 use gastown::town::id::{AgentId, BeadId, Ids, RigId};
 use gastown::town::time::{HOUR, MINUTE, Millis, SECOND};
 use gastown_host::behaviour::{Behaviour, Ending, Says};
@@ -18,16 +18,15 @@ use std::rc::Rc;
 /// One thing that happens. Small numbers name beads, rigs and agents by their place among those there are.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Sling {
-        rig: u8,
-        rank: u8,
-        on: Vec<u8>,
-        held: bool,
-    },
-    Create {
-        rig: u8,
-        on: Vec<u8>,
-    },
+    Sling { rig: u8, rank: u8, on: Vec<u8>, held: bool },
+    Create { rig: u8, on: Vec<u8> },
+    /// Tasks that wait for earlier ones, or for anybody.
+    Batch { rig: u8, plan: Vec<Vec<u8>>, staged: bool, alone: bool },
+    /// Something is done to a convoy, with a bead.
+    Convoy { nth: u8, does: u8, bead: u8 },
+    DeleteMany(u8),
+    Reassign(u8, u8),
+    Reset(u8),
     Cancel(u8),
     Close(u8),
     SetStatus(u8, u8),
@@ -218,6 +217,12 @@ fn people() -> impl Strategy<Value = Op> {
         10 => (any::<u8>(), 0..4_u8, few(), proptest::bool::weighted(0.1))
             .prop_map(|(rig, rank, on, held)| Op::Sling { rig, rank, on, held }),
         2 => (any::<u8>(), few()).prop_map(|(rig, on)| Op::Create { rig, on }),
+        1 => (any::<u8>(), proptest::collection::vec(few(), 1..5), any::<bool>(), any::<bool>())
+            .prop_map(|(rig, plan, staged, alone)| Op::Batch { rig, plan, staged, alone }),
+        2 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(nth, does, bead)| Op::Convoy { nth, does, bead }),
+        1 => any::<u8>().prop_map(Op::DeleteMany),
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(b, a)| Op::Reassign(b, a)),
+        1 => any::<u8>().prop_map(Op::Reset),
         1 => any::<u8>().prop_map(Op::Cancel),
         1 => any::<u8>().prop_map(Op::Close),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(b, s)| Op::SetStatus(b, s)),
@@ -392,6 +397,58 @@ impl Play {
                 let Some(rig_id) = self.rig(*rig) else { return };
                 let bead = NewBead { title: "Idea".to_owned(), depends_on: self.depends_on(on), ..NewBead::default() };
                 self.tell(&owner(), Command::CreateBead { rig_id, bead });
+            }
+            Op::Batch { rig, plan, staged, alone } => {
+                let Some(rig_id) = self.rig(*rig) else { return };
+                // One in 16 edges may point anywhere: such a plan is refused.
+                let place = |n: usize, b: u8| usize::from(b) % if b > 240 { plan.len() } else { n };
+                let task = |(n, on): (usize, &Vec<u8>)| Task {
+                    bead: NewBead { title: format!("Task {n}"), ..NewBead::default() },
+                    depends_on: on.iter().filter(|b| n > 0 || **b > 240).map(|b| place(n, *b)).collect(),
+                };
+                let tasks = plan.iter().enumerate().map(task).collect();
+                let merge_mode = alone.then(|| "review-and-merge".to_owned());
+                let batch = Batch { title: "Convoy".to_owned(), tasks, merge_mode, staged: Some(*staged), metadata: None };
+                self.tell(&owner(), Command::SlingBatch { rig_id, batch });
+            }
+            Op::Convoy { nth, does, bead } => {
+                let convoys = self.ids("SELECT bead_id FROM convoys ORDER BY seq");
+                let Some(convoy_id) = pick(&convoys, *nth).map(BeadId) else { return };
+                let task = self.ids(&format!(
+                    "SELECT bead_id FROM bead_dependencies
+                     WHERE kind = 'tracks' AND depends_on_bead_id = '{convoy_id}' ORDER BY bead_id"
+                ));
+                let (task, bead_id) = (pick(&task, *bead).map(BeadId), self.bead(*bead));
+                let command = match (does % 8, task, bead_id) {
+                    (0..=2, ..) => Command::StartConvoy { convoy_id },
+                    (3, ..) => Command::CloseConvoy { convoy_id },
+                    (4, _, Some(bead_id)) => Command::AddToConvoy { convoy_id, bead_id, depends_on: Vec::new() },
+                    (5, Some(bead_id), _) => Command::RemoveFromConvoy { convoy_id, bead_id },
+                    (6, ..) => {
+                        let mode = if *bead > 127 { "review-and-merge" } else { "review-then-land" };
+                        Command::PatchConvoy { convoy_id, merge_mode: Some(mode.to_owned()), feature_branch: None }
+                    }
+                    (7, Some(_), _) => {
+                        Command::CancelBead { bead_id: convoy_id, reason: "not wanted".to_owned() }
+                    }
+                    (_, Some(bead_id), _) => Command::ConvoyBeadClosed { convoy_id, bead_id },
+                    _ => return,
+                };
+                self.tell(&owner(), command);
+            }
+            Op::DeleteMany(n) => {
+                let Some(rig_id) = self.rig(*n) else { return };
+                let all = self.ids("SELECT bead_id FROM beads ORDER BY seq");
+                let bead_ids = (0..3).filter_map(|i| pick(&all, n.wrapping_mul(7).wrapping_add(i * 5))).collect();
+                self.tell(&owner(), Command::DeleteBeads { rig_id, bead_ids });
+            }
+            Op::Reassign(b, a) => {
+                let (Some((agent_id, rig_id)), Some(bead_id)) = (self.agent(*a), self.any_bead(*b)) else { return };
+                self.tell(&owner(), Command::Reassign { rig_id, bead_id, agent_id });
+            }
+            Op::Reset(a) => {
+                let Some((agent_id, rig_id)) = self.agent(*a) else { return };
+                self.tell(&owner(), Command::ResetAgent { rig_id, agent_id });
             }
             Op::Cancel(b) => {
                 let Some(bead_id) = self.any_bead(*b) else { return };
@@ -693,7 +750,7 @@ impl Play {
         self.world.run_for(patience);
         self.oracle.borrow_mut().check(&self.world);
         let rows = Rows::read(&self.world);
-        let persistent = ["held_label", "blocked", "blocker_failed", "no_rig_config", "not_open"];
+        let persistent = ["held_label", "blocked", "blocker_failed", "convoy_staged", "no_rig_config", "not_open"];
         for bead in rows.beads.values().filter(|b| Rows::dispatchable(b)) {
             let stuck = match bead.status.as_str() {
                 "open" => !rows.holds(bead).iter().any(|h| persistent.contains(&h.as_str())),
@@ -714,6 +771,10 @@ impl Play {
                 self.world.explain(&BeadId::from(bead.id.as_str())),
                 self.world.journal()
             );
+        }
+        for c in &rows.convoys {
+            let landing = c.land_at.is_some() || c.landing.is_some();
+            assert!(!landing, "14: convoy {} lands still\n{}", c.id, self.world.journal());
         }
         for b in rows.breakers.values().filter(|b| b.state != "closed") {
             assert!(!rows.probe_ready(b), "14: {} is {} and work waits\n{}", b.scope, b.state, self.world.journal());

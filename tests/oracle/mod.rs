@@ -24,7 +24,7 @@ mod gate;
 pub mod rows;
 
 use answers::{answers, waking};
-use facts::{bonds, breakers, edges, notifications, reasons, statuses, triage};
+use facts::{bonds, breakers, convoys, edges, notifications, reasons, statuses, triage};
 use gastown::town::sql::Sql as _;
 use gastown::town::time::Timestamp;
 use gastown_host::ledger::SignOfLife;
@@ -152,6 +152,9 @@ impl Oracle {
             triage(rows, &mut broken);
         }
         self.revivals(rows, changed, w, &mut broken);
+        if beads || changed.convoys || changed.requests {
+            convoys(rows, &mut broken);
+        }
         self.charges(rows, changed, &mut broken);
         if changed.fates {
             blame(self, rows, changed, &mut broken);

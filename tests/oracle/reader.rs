@@ -3,7 +3,7 @@
 //! *Guarantees.* What a look says has changed is all that has: every row of every written table is compared
 //! ([`gastown_host::mirror`]). So an oracle may judge only what differs, and judges as if it had read everything.
 
-use super::{Agent, Attempt, Bead, Breaker, Delivery, Notice, Request, Rows, Stop};
+use super::{Agent, Attempt, Bead, Breaker, Convoy, Delivery, Notice, Request, Rows, Stop};
 use gastown::town::id::AgentId;
 use gastown::town::sql::Row;
 use gastown_host::mirror::{Changes, Mirror};
@@ -26,6 +26,7 @@ pub struct Changed {
     pub fates: bool,
     pub breakers: bool,
     pub blocks: bool,
+    pub convoys: bool,
     pub requests: bool,
     pub stops: bool,
     pub notices: bool,
@@ -71,6 +72,8 @@ pub struct Reader {
     agents: Whole,
     breakers: Whole,
     blocks: Whole,
+    tracks: Whole,
+    convoys: Whole,
     requests: Whole,
     stops: Whole,
     notices: Whole,
@@ -123,7 +126,20 @@ impl Default for Reader {
                  FROM bead_dependencies
                  WHERE kind = 'blocks'",
             ),
-            requests: Whole::new("merge_requests", "SELECT bead_id, source_bead_id, pr_url FROM merge_requests"),
+            tracks: Whole::new(
+                "bead_dependencies",
+                "SELECT d.bead_id || ' ' || d.depends_on_bead_id, d.bead_id, d.depends_on_bead_id
+                 FROM bead_dependencies d
+                 JOIN convoys c ON c.bead_id = d.depends_on_bead_id
+                 WHERE d.kind = 'tracks'",
+            ),
+            convoys: Whole::new(
+                "convoys",
+                "SELECT bead_id, merge_mode, feature_branch, staged, total_beads, closed_beads, failed_beads, has_work,
+                        landing_mr, landing_failures, land_at
+                 FROM convoys",
+            ),
+            requests: Whole::new("merge_requests", "SELECT bead_id, source_bead_id, pr_url, verdict FROM merge_requests"),
             stops: Whole::new("stops", "SELECT stop_id, agent_id, due_at, sent_until FROM stops"),
             notices: Whole::new("notifications", "SELECT id, dedupe_key, kind, scope, facts, created_at FROM notifications"),
             deliveries: Whole::new(
@@ -235,9 +251,30 @@ impl Reader {
         if changed.blocks {
             rows.blocks = self.blocks.all(|r| (text(r, 1), text(r, 2))).into_iter().collect();
         }
+        // Both, always: each must be up to date.
+        let (tracks, convoys) = (self.tracks.differs(w), self.convoys.differs(w));
+        changed.convoys = tracks || convoys;
+        if changed.convoys {
+            rows.tracks = self.tracks.all(|r| (text(r, 1), text(r, 2)));
+            rows.convoys = self.convoys.all(|r| Convoy {
+                id: text(r, 0),
+                lands: text(r, 1) == "review-then-land" && maybe(r, 2).is_some(),
+                staged: int(r, 3) == 1,
+                counted: (int(r, 4), int(r, 5), int(r, 6)),
+                has_work: int(r, 7) == 1,
+                landing: maybe(r, 8),
+                failures: int(r, 9),
+                land_at: time(r, 10),
+            });
+        }
         changed.requests = self.requests.differs(w);
         if changed.requests {
-            rows.requests = self.requests.all(|r| Request { mr: text(r, 0), source: text(r, 1), pr: maybe(r, 2) });
+            rows.requests = self.requests.all(|r| Request {
+                mr: text(r, 0),
+                source: text(r, 1),
+                pr: maybe(r, 2),
+                verdict: maybe(r, 3),
+            });
         }
         changed.stops = self.stops.differs(w);
         if changed.stops {

@@ -139,6 +139,20 @@ pub struct Request {
     pub mr: String,
     pub source: String,
     pub pr: Option<String>,
+    pub verdict: Option<String>,
+}
+
+pub struct Convoy {
+    pub id: String,
+    /// As a whole, from a feature branch.
+    pub lands: bool,
+    pub staged: bool,
+    /// (all, ended, failed)
+    pub counted: (i64, i64, i64),
+    pub has_work: bool,
+    pub landing: Option<String>,
+    pub failures: i64,
+    pub land_at: Option<i64>,
 }
 
 pub struct Notice {
@@ -190,6 +204,9 @@ pub struct Rows {
     pub breakers: BTreeMap<String, Breaker>,
     /// (bead, the bead it waits for)
     pub blocks: BTreeSet<(String, String)>,
+    /// (task, convoy)
+    pub tracks: Vec<(String, String)>,
+    pub convoys: Vec<Convoy>,
     pub requests: Vec<Request>,
     pub stops: Vec<Stop>,
     pub notices: Vec<Notice>,
