@@ -585,5 +585,8 @@ fn every_step_of_progress_is_an_event_and_a_data_point() {
         assert_eq!(point.convoy_id, slung.id.0);
         *points.entry(point.event).or_default() += 1;
     }
-    assert_eq!(points.into_iter().collect::<Vec<_>>(), [("convoy.landed", 1), ("convoy.landing", 1), ("convoy.progress", 3)]);
+    assert_eq!(
+        points.into_iter().collect::<Vec<_>>(),
+        [("convoy.landed", 1), ("convoy.landing", 1), ("convoy.progress", 3)]
+    );
 }

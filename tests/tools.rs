@@ -32,7 +32,11 @@ fn a_bead_is_taken_from_who_works_on_it_and_given_to_another() {
     w.run_for(MINUTE);
     let first = text(&last(&w, &bead), "agent_id").to_owned();
     let second = polecat(&mut w, &rig, "Second");
-    let to = |agent_id: &AgentId| Command::Reassign { rig_id: rig.clone(), bead_id: bead.clone(), agent_id: agent_id.clone() };
+    let to = |agent_id: &AgentId| Command::Reassign {
+        rig_id: rig.clone(),
+        bead_id: bead.clone(),
+        agent_id: agent_id.clone(),
+    };
     let said = w.must(to(&second));
     assert_eq!((text(&said, "status"), text(&said, "assignee_agent_bead_id")), ("open", second.as_str()));
     assert_eq!((text(&last(&w, &bead), "outcome"), charged(&w, &bead)), ("cancelled", 1), "it keeps its charge");
@@ -117,7 +121,8 @@ fn an_agent_that_is_reset_is_free_and_its_bead_is_due_again() {
     let bead = w.sling(&rig, "one");
     w.run_for(MINUTE);
     let agent_id: AgentId = text(&last(&w, &bead), "agent_id").into();
-    let reset = |rig: &RigId, agent_id: &AgentId| Command::ResetAgent { rig_id: rig.clone(), agent_id: agent_id.clone() };
+    let reset =
+        |rig: &RigId, agent_id: &AgentId| Command::ResetAgent { rig_id: rig.clone(), agent_id: agent_id.clone() };
     assert_eq!(w.must(reset(&rig, &agent_id)), json!({"reset": true}));
     let agent = w.must(Command::GetAgent { rig_id: rig.clone(), agent_id: agent_id.clone() });
     assert_eq!((text(&agent, "status"), &agent["current_hook_bead_id"]), ("idle", &json!(null)));

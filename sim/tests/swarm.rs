@@ -79,6 +79,7 @@ fn a_tampered_town_is_found_out_and_its_history_shrinks_to_the_cause() {
         ("3: ", "UPDATE beads SET dispatch_attempts = dispatch_attempts + 1 WHERE type = 'issue'"),
         ("2: ", "UPDATE beads SET status = 'in_progress' WHERE status = 'closed'"),
         ("12: ", "UPDATE beads SET open_blockers = open_blockers + 1 WHERE type = 'issue'"),
+        ("convoys: ", "UPDATE beads SET staged = 1 WHERE type = 'issue' AND status = 'closed'"),
     ];
     for (number, sql) in tampered {
         let mut history = draw::history(3, 2 * HOUR);

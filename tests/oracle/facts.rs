@@ -208,11 +208,11 @@ pub fn convoys(rows: &Rows, broken: &mut Vec<String>) {
     let mut staged: HashSet<&str> = HashSet::new();
     for (task, convoy) in &rows.tracks {
         let Some(bead) = rows.beads.get(task) else {
-            broken.push(format!("convoy {convoy}: its task {task} does not exist"));
+            broken.push(format!("convoys: {convoy} has a task {task} that does not exist"));
             continue;
         };
         if tasks.values().any(|of| of.contains(&task.as_str())) {
-            broken.push(format!("bead {task} is a task of two convoys"));
+            broken.push(format!("convoys: bead {task} is a task of two"));
         }
         tasks.entry(convoy).or_default().push(task);
         if bead.staged {
@@ -220,12 +220,12 @@ pub fn convoys(rows: &Rows, broken: &mut Vec<String>) {
         }
     }
     for bead in rows.beads.values().filter(|b| b.staged && !staged.contains(b.id.as_str())) {
-        broken.push(format!("bead {} is staged by no convoy", bead.id));
+        broken.push(format!("convoys: bead {} is staged by none", bead.id));
     }
     for c in &rows.convoys {
-        let mut wrong = |what: &str| broken.push(format!("convoy {}: {what}", c.id));
+        let mut wrong = |what: &str| broken.push(format!("convoys: {} {what}", c.id));
         let Some(status) = rows.beads.get(&c.id).map(|b| b.status.as_str()) else {
-            wrong("it has no bead");
+            wrong("has no bead");
             continue;
         };
         let mine = tasks.remove(c.id.as_str()).unwrap_or_default();
@@ -235,32 +235,33 @@ pub fn convoys(rows: &Rows, broken: &mut Vec<String>) {
         let all = i64::try_from(mine.len()).expect("few");
         let recount = (all, n(&["closed", "failed"]), n(&["failed"]));
         if c.counted != recount {
-            wrong(&format!("it counts {:?}, a recount says {recount:?}", c.counted));
+            wrong(&format!("counts {:?}, a recount says {recount:?}", c.counted));
         }
         if mine.iter().any(|t| staged.contains(t) != c.staged) {
-            wrong("it and its tasks disagree whether they are staged");
+            wrong("and its tasks disagree whether they are staged");
         }
         let of = |r: &&Request| r.source == c.id;
-        let at_work = |r: &&Request| rows.beads.get(&r.mr).is_some_and(|b| ["open", "in_progress"].contains(&b.status.as_str()));
+        let at_work =
+            |r: &&Request| rows.beads.get(&r.mr).is_some_and(|b| ["open", "in_progress"].contains(&b.status.as_str()));
         let landings: Vec<&str> = rows.requests.iter().filter(of).filter(at_work).map(|r| r.mr.as_str()).collect();
         if landings != c.landing.iter().map(String::as_str).collect::<Vec<_>>() {
-            wrong(&format!("its landing is {:?}, the open requests are {landings:?}", c.landing));
+            wrong(&format!("is landing by {:?}, the open requests are {landings:?}", c.landing));
         }
         let whole = all > 0 && n(&["closed"]) == all;
         let landed = rows.requests.iter().filter(of).any(|r| r.verdict.as_deref() == Some("merged"));
         if landed && (!whole || status != "closed") {
-            wrong("it was landed before all its tasks were closed");
+            wrong("was landed before all its tasks were closed");
         }
         let due = c.land_at.is_some() || c.landing.is_some();
         if due && (status != "open" || !c.lands || (c.land_at.is_some() && (!whole || c.landing.is_some()))) {
-            wrong("it must not land");
+            wrong("must not land");
         }
         if status == "open" && whole && (!due || !c.has_work) {
-            wrong("it is whole, and neither landing nor closed");
+            wrong("is whole, and neither landing nor closed");
         }
         // One, and five more; then it has failed.
         if c.failures > if status == "open" { 5 } else { 6 } {
-            wrong(&format!("its landing failed {} times", c.failures));
+            wrong(&format!("failed to land {} times", c.failures));
         }
     }
 }

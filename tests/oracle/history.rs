@@ -18,12 +18,29 @@ use std::rc::Rc;
 /// One thing that happens. Small numbers name beads, rigs and agents by their place among those there are.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Sling { rig: u8, rank: u8, on: Vec<u8>, held: bool },
-    Create { rig: u8, on: Vec<u8> },
+    Sling {
+        rig: u8,
+        rank: u8,
+        on: Vec<u8>,
+        held: bool,
+    },
+    Create {
+        rig: u8,
+        on: Vec<u8>,
+    },
     /// Tasks that wait for earlier ones, or for anybody.
-    Batch { rig: u8, plan: Vec<Vec<u8>>, staged: bool, alone: bool },
+    Batch {
+        rig: u8,
+        plan: Vec<Vec<u8>>,
+        staged: bool,
+        alone: bool,
+    },
     /// Something is done to a convoy, with a bead.
-    Convoy { nth: u8, does: u8, bead: u8 },
+    Convoy {
+        nth: u8,
+        does: u8,
+        bead: u8,
+    },
     DeleteMany(u8),
     Reassign(u8, u8),
     Reset(u8),
@@ -408,7 +425,8 @@ impl Play {
                 };
                 let tasks = plan.iter().enumerate().map(task).collect();
                 let merge_mode = alone.then(|| "review-and-merge".to_owned());
-                let batch = Batch { title: "Convoy".to_owned(), tasks, merge_mode, staged: Some(*staged), metadata: None };
+                let batch =
+                    Batch { title: "Convoy".to_owned(), tasks, merge_mode, staged: Some(*staged), metadata: None };
                 self.tell(&owner(), Command::SlingBatch { rig_id, batch });
             }
             Op::Convoy { nth, does, bead } => {
@@ -428,9 +446,7 @@ impl Play {
                         let mode = if *bead > 127 { "review-and-merge" } else { "review-then-land" };
                         Command::PatchConvoy { convoy_id, merge_mode: Some(mode.to_owned()), feature_branch: None }
                     }
-                    (7, Some(_), _) => {
-                        Command::CancelBead { bead_id: convoy_id, reason: "not wanted".to_owned() }
-                    }
+                    (7, Some(_), _) => Command::CancelBead { bead_id: convoy_id, reason: "not wanted".to_owned() },
                     (_, Some(bead_id), _) => Command::ConvoyBeadClosed { convoy_id, bead_id },
                     _ => return,
                 };

@@ -130,7 +130,8 @@ pub fn create(
     let mut joined = BTreeSet::new();
     for (task, rig_id) in tasks {
         let bead = bead::find(sql, task)?.filter(|b| b.rig_id.as_ref() == Some(rig_id));
-        let missing = || TownError::invalid("beads", format!("there is no bead {task} in the rig that is named with it"));
+        let missing =
+            || TownError::invalid("beads", format!("there is no bead {task} in the rig that is named with it"));
         let bead = bead.ok_or_else(missing)?;
         if joined.insert(task) {
             may_join(sql, &c, &bead)?;
