@@ -3,8 +3,8 @@
 use super::bead;
 use super::error::TownError;
 use super::id::BeadId;
-use super::sql::{Sql, each, first};
 use super::policy::CYCLE_SHOWN;
+use super::sql::{Sql, each, first};
 use std::collections::{BTreeSet, VecDeque};
 
 /// What an edge means. The same two beads may hold more than one kind.
