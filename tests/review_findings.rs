@@ -169,6 +169,7 @@ fn submit(w: &mut World, rig: &RigId, bead: &BeadId, branch: &str) -> BeadId {
         agent_id: mayor,
         bead_id: bead.clone(),
         branch: branch.to_owned(),
+        pr_url: None,
         summary: None,
     });
     let mr = w.sql.peek("SELECT bead_id FROM merge_requests WHERE branch = ?1", &[branch.into()])[0].text(0).unwrap();
@@ -250,6 +251,7 @@ fn only_work_can_be_submitted_for_review() {
             agent_id: mayor,
             bead_id: mr.clone(),
             branch: "c".to_owned(),
+            pr_url: None,
             summary: None,
         },
     );

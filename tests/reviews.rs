@@ -68,6 +68,7 @@ fn done_with_a_branch_asks_for_a_review_once_per_branch() {
         agent_id: agent.as_str().into(),
         bead_id: bead.clone(),
         branch: branch.to_owned(),
+        pr_url: None,
         summary: None,
     };
     let done = Command::Done {
@@ -340,17 +341,6 @@ fn cancelling_a_source_ends_its_review() {
     assert_eq!(text(&last(&w, &id(&mr)), "code"), "dispatch.cancelled");
     w.run_for(MINUTE);
     assert!(w.container.running().is_empty(), "the refinery was stopped");
-}
-
-#[test]
-fn pull_requests_are_refused_until_they_can_be_kept() {
-    let (mut w, rig) = World::founded(13);
-    let config = w.must(Command::GetConfig);
-    assert_eq!(config["merge_strategy"], "direct");
-    let (status, field, _) = refused(&mut w, Command::PatchConfig { patch: json!({"merge_strategy": "pr"}) });
-    assert_eq!((status, field.as_str()), (422, "merge_strategy"));
-    let patch = Command::PatchRigConfig { rig_id: rig, patch: json!({"merge_strategy": "pr"}) };
-    assert_eq!(refused(&mut w, patch).0, 422);
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl World {
         self.must(Command::AddRig {
             rig_id: rig_id.clone(),
             name: name.to_owned(),
-            git_url: format!("https://git.example.com/{name}.git"),
+            git_url: format!("https://github.com/acme/{name}.git"),
             default_branch: None,
         });
         rig_id

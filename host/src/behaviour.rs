@@ -12,8 +12,18 @@ pub const HEARTBEAT: Millis = 30 * SECOND;
 /// How an agent process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// `done` with its branch. A refinery reports `merged` for its entry first.
+    /// `done` with its branch. A refinery reports `merged` for its entry first, or its pull request if it has one.
     Done,
+    /// `done` with its branch and the pull request that it opened.
+    OpensPullRequest {
+        /// Its url.
+        url: String,
+    },
+    /// A refinery's request for changes, then `done`.
+    RequestsChanges {
+        /// What is to be changed.
+        feedback: String,
+    },
     /// `done` without a branch: nothing to change.
     DoneWithoutBranch,
     /// A refinery's verdict (`merged`, `failed`, `conflict`), then `done`.
@@ -190,7 +200,9 @@ pub enum Says {
     /// `POST agents/:a/heartbeat`.
     Heartbeat { status: String, last_event_at: Option<Timestamp>, active_tools: Vec<String> },
     /// `POST agents/:a/done`.
-    Done { branch: Option<String>, summary: Option<String> },
+    Done { branch: Option<String>, pr_url: Option<String>, summary: Option<String> },
+    /// `POST agents/:a/request-changes`.
+    RequestChanges { feedback: String },
     /// `POST agents/:a/completed`.
     Completed { status: String, reason: Option<String>, phase: Option<String>, model_status: Option<u16> },
     /// `POST review-queue/:id/complete`.
@@ -233,7 +245,8 @@ impl Voice {
                 },
                 agent_id,
             },
-            Says::Done { branch, summary } => Command::Done { agent_id, branch, pr_url: None, summary },
+            Says::Done { branch, pr_url, summary } => Command::Done { agent_id, branch, pr_url, summary },
+            Says::RequestChanges { feedback } => Command::RequestChanges { agent_id, feedback, files: Vec::new() },
             Says::Completed { status, reason, phase, model_status } => {
                 Command::Completed { agent_id, status, reason, phase, model_status }
             }

@@ -10,15 +10,18 @@
 //! | `TellContainer` | `POST /refresh-token` or `POST /sync-config` |
 //! | `MessageAgent` | `POST /agents/:id/message {prompt}` |
 //! | `PostWebhook` | `POST` |
+//! | `CallForge` | the one call |
 //!
 //! Time limits are those of `policy.rs`; a start brings its own.
 
 use crate::fault::{Said, SimAnswer};
 use gastown::town::effect::{
-    Answer, Effect, Health, MessageAgent, Observe, Outcome, PostWebhook, StartAgent, StopAgent, Tell,
+    Answer, CallForge, Effect, Health, MessageAgent, Observe, Outcome, PostWebhook, StartAgent, StopAgent, Tell,
 };
 use gastown::town::id::AttemptId;
-use gastown::town::policy::{ANSWER_BYTES, LOOK_TIMEOUT, MESSAGE_TIMEOUT, STOP_TIMEOUT, WEBHOOK_TIMEOUT};
+use gastown::town::policy::{
+    ANSWER_BYTES, FORGE_TIMEOUT, LOOK_TIMEOUT, MESSAGE_TIMEOUT, STOP_TIMEOUT, WEBHOOK_TIMEOUT,
+};
 use gastown::town::time::{Millis, SECOND, Timestamp};
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
@@ -31,6 +34,7 @@ const PROBE_PAUSE: Millis = 2 * SECOND;
 pub(crate) enum Target {
     Container,
     Webhook { url: String, signature: Option<String> },
+    Forge { github: bool },
 }
 
 /// One HTTP call.
@@ -101,6 +105,7 @@ enum Script {
     Tell { what: Tell, until: Timestamp },
     Webhook(PostWebhook),
     Message(MessageAgent),
+    Forge(Box<CallForge>),
 }
 
 /// What the calls on their way are about.
@@ -156,6 +161,7 @@ impl Job {
             }
             Effect::TellContainer { what, until } => (false, Vec::new(), Script::Tell { what, until }),
             Effect::PostWebhook(post) => (false, Vec::new(), Script::Webhook(post)),
+            Effect::CallForge(call) => (false, Vec::new(), Script::Forge(call)),
             Effect::MessageAgent(message) => (false, vec![message.agent_id.0.clone()], Script::Message(message)),
             Effect::ReportToFleet(_) | Effect::Emit(_) | Effect::Broadcast(_) => return None,
         };
@@ -172,6 +178,7 @@ impl Job {
             Script::Tell { .. } => "TellContainer",
             Script::Webhook(_) => "PostWebhook",
             Script::Message(_) => "MessageAgent",
+            Script::Forge(_) => "CallForge",
         }
     }
 
@@ -266,6 +273,21 @@ impl Job {
                     timeout: WEBHOOK_TIMEOUT,
                 }]),
                 Some(answer) => Next::End(Outcome::Posted { delivery_id: post.delivery_id.clone(), answer }),
+            },
+            Script::Forge(call) => match landed.into_iter().next() {
+                None => Next::Call(vec![Call {
+                    target: Target::Forge { github: call.github },
+                    method: call.method,
+                    path: call.path.clone(),
+                    body: call.body.clone().unwrap_or_default(),
+                    timeout: FORGE_TIMEOUT,
+                }]),
+                Some(answer) => Next::End(Outcome::ForgeAnswered {
+                    bead_id: call.bead_id.clone(),
+                    call: call.call,
+                    step: call.step.clone(),
+                    answer,
+                }),
             },
         }
     }

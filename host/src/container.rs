@@ -555,7 +555,12 @@ impl Container {
         }
         let Some(process) = self.live.remove(agent_id) else { return };
         match ending {
-            Ending::Done | Ending::DoneWithoutBranch | Ending::Verdict { .. } | Ending::Triaged { .. } => {
+            Ending::Done
+            | Ending::OpensPullRequest { .. }
+            | Ending::RequestsChanges { .. }
+            | Ending::DoneWithoutBranch
+            | Ending::Verdict { .. }
+            | Ending::Triaged { .. } => {
                 self.bury(agent_id.to_owned(), process, at, "exited", "completed");
             }
             Ending::Completed { reason } => {
@@ -624,7 +629,12 @@ impl Container {
 
 /// What a process says when it ends.
 fn last_words(request: &StartRequest, ending: &Ending) -> Vec<Says> {
-    let done = |branch| Says::Done { branch, summary: Some("simulated".to_owned()) };
+    let done = |branch| Says::Done { branch, pr_url: None, summary: Some("simulated".to_owned()) };
+    let with = |pr_url: &str| Says::Done {
+        branch: Some(request.branch.clone()),
+        pr_url: Some(pr_url.to_owned()),
+        summary: Some("simulated".to_owned()),
+    };
     let verdict = |status: &str, message: &str| {
         request.review.as_ref().map(|review| Says::Verdict {
             entry_id: review.entry_id.clone(),
@@ -634,10 +644,17 @@ fn last_words(request: &StartRequest, ending: &Ending) -> Vec<Says> {
         })
     };
     match ending {
-        Ending::Done => match verdict("merged", "merged") {
-            Some(merged) => vec![merged, done(None)],
-            None => vec![done(Some(request.branch.clone()))],
-        },
+        Ending::Done => {
+            match (request.review.as_ref().and_then(|r| r.pr_url.as_deref()), verdict("merged", "merged")) {
+                (Some(url), _) => vec![with(url)],
+                (None, Some(merged)) => vec![merged, done(None)],
+                (None, None) => vec![done(Some(request.branch.clone()))],
+            }
+        }
+        Ending::OpensPullRequest { url } => vec![with(url)],
+        Ending::RequestsChanges { feedback } => {
+            vec![Says::RequestChanges { feedback: feedback.clone() }, done(None)]
+        }
         Ending::DoneWithoutBranch => vec![done(None)],
         Ending::Verdict { status, message } => verdict(status, message).into_iter().chain([done(None)]).collect(),
         Ending::Triaged { action } => {

@@ -43,6 +43,7 @@ fn kinds(voices: &[Voice]) -> Vec<String> {
         match &v.says {
             Says::Heartbeat { status, .. } => format!("{at} {status}"),
             Says::Done { branch, .. } => format!("{at} done {}", branch.as_deref().unwrap_or("-")),
+            Says::RequestChanges { feedback } => format!("{at} wants {feedback}"),
             Says::Completed { status, reason, .. } => format!("{at} {status} {}", reason.as_deref().unwrap_or("-")),
             Says::Verdict { entry_id, status, .. } => format!("{at} {entry_id} {status}"),
             Says::EvictionContext { branch, .. } => format!("{at} saved {branch}"),

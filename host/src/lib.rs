@@ -6,6 +6,7 @@
 //! * [`clock`] and [`ids`]: a clock that only moves when told, ids that repeat with their seed;
 //! * [`container`]: the container as `protocol.md` 4 describes it, with [`behaviour`] for the agents in it and
 //!   [`fault`] for everything that goes wrong on the way;
+//! * [`forge`]: GitHub and GitLab, for pull requests;
 //! * [`ledger`]: what that container really did, which is what decides whether anything was done twice;
 //! * [`world`]: one town in all of that, and an event-skipping driver that performs effects as the object would.
 //!
@@ -26,6 +27,7 @@ mod calls;
 pub mod clock;
 pub mod container;
 pub mod fault;
+pub mod forge;
 pub mod ids;
 pub mod ledger;
 pub mod mirror;

@@ -103,6 +103,7 @@ fn keys(effect: &Effect) -> Vec<String> {
         Effect::TellContainer { what, .. } => vec![format!("tell {what:?}")],
         Effect::PostWebhook(post) => vec![format!("post {}", post.delivery_id)],
         Effect::MessageAgent(m) => vec![format!("message {}", m.agent_id)],
+        Effect::CallForge(call) => vec![format!("forge {}", call.bead_id)],
         Effect::ReportToFleet(_) => vec!["report".to_owned()],
         Effect::Emit(_) | Effect::Broadcast(_) => Vec::new(),
     }
@@ -117,6 +118,7 @@ fn brief(effect: &Effect) -> String {
         Effect::TellContainer { what, .. } => format!("tell {what:?}"),
         Effect::PostWebhook(post) => format!("post {}", post.delivery_id),
         Effect::MessageAgent(m) => format!("message {}: {}", m.agent_id.short(), cut(m.prompt.clone())),
+        Effect::CallForge(call) => format!("{} {} for {}", call.method, call.path, call.bead_id.short()),
         Effect::ReportToFleet(report) => cut(format!("{report:?}")),
         Effect::Emit(point) => point.event.to_owned(),
         Effect::Broadcast(frame) => cut(frame.to_string()),

@@ -17,6 +17,7 @@ use crate::calls::{Call, Flight, Job, Next, Target};
 use crate::clock::Clock;
 use crate::container::Container;
 use crate::fault::SimAnswer;
+use crate::forge::Forge;
 use crate::ids::SeededIds;
 use crate::sqlite::Sqlite;
 use crate::watchdog::{Watchdog, cut};
@@ -46,6 +47,8 @@ pub struct Counts {
     pub alarm_sets: u64,
     /// Calls made to the container, whether they arrived or not.
     pub container_calls: u64,
+    /// Calls made to the forge, whether they arrived or not.
+    pub forge_calls: u64,
     /// Posts made to the webhook, whether they arrived or not.
     pub webhook_calls: u64,
     /// Commands given by tests.
@@ -97,6 +100,8 @@ pub struct World {
     pub container: Container,
     /// The receiver of the webhook.
     pub webhook: Webhook,
+    /// The forge.
+    pub forge: Forge,
     /// The town's id; empty before [`Self::found_town`].
     pub town_id: String,
     /// How long a request takes to reach the other side.
@@ -190,6 +195,7 @@ impl World {
             pulses: Pulses::new(clock_now),
             container,
             webhook: Webhook::default(),
+            forge: Forge::default(),
             town_id: String::new(),
             travel: 5,
             keep_history: true,
@@ -572,6 +578,7 @@ impl World {
                     match call.target {
                         Target::Container => self.counts.container_calls += 1,
                         Target::Webhook { .. } => self.counts.webhook_calls += 1,
+                        Target::Forge { .. } => self.counts.forge_calls += 1,
                     }
                 }
                 self.air[at].flights = calls.into_iter().map(|c| Flight::new(c, now, self.travel)).collect();
@@ -602,6 +609,7 @@ impl World {
         let now = self.now();
         match &call.target {
             Target::Container => self.container.call(now, call.method, &call.path, &call.body),
+            Target::Forge { github } => self.forge.call(now, *github, call.method, &call.path, &call.body),
             Target::Webhook { url, signature } => {
                 let (url, signature) = (url.clone(), signature.clone());
                 let sent = gives_up.plus(-call.timeout);

@@ -71,6 +71,7 @@ fn ended(world: &World) -> Vec<String> {
         }
         Outcome::Probed { scope, result, .. } => format!("probed {scope} {}", result.is_ok()),
         Outcome::Posted { delivery_id, answer } => format!("post {delivery_id} {}", told_in(answer)),
+        Outcome::ForgeAnswered { bead_id, answer, .. } => format!("forge {bead_id} {}", told_in(answer)),
         Outcome::Reported { delivered } => format!("reported {delivered}"),
         Outcome::Told { .. } | Outcome::Messaged { .. } => format!("{outcome:?}"),
     };

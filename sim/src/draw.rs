@@ -86,7 +86,7 @@ impl Draw<'_> {
 type Kind = (&'static str, i64, i64, fn(&mut Draw));
 
 /// What goes wrong.
-const FAULTS: [Kind; 41] = [
+const FAULTS: [Kind; 43] = [
     ("container dead", 90, 720, |d| {
         d.now(Op::Kill);
         let dead = d.span(30 * SECOND, 4 * HOUR);
@@ -193,6 +193,18 @@ const FAULTS: [Kind; 41] = [
         let end = d.span(MINUTE, 5 * HOUR);
         d.after(end, Deed::Op(Op::Webhook(0)));
     }),
+    ("forge down", 60, 480, |d| {
+        let kind = 1 + d.below(9);
+        d.now(Op::ForgeDown(kind));
+        let end = d.span(MINUTE, 5 * HOUR);
+        d.after(end, Deed::Op(Op::ForgeDown(0)));
+    }),
+    ("refineries want changes", 60, 480, |d| {
+        let seed = d.chance.next_u64();
+        d.now(Op::Picky(seed));
+        let end = d.span(10 * MINUTE, 6 * HOUR);
+        d.after(end, Deed::Op(Op::Behave(0, 0)));
+    }),
     // Agents with long work outlive the trial that they were, and then everything goes wrong once more: the next trial is
     // slow to start, and the first one ends meanwhile.
     ("outage upon outage", 120, 480, |d| {
@@ -251,7 +263,7 @@ const FAULTS: [Kind; 41] = [
 ];
 
 /// What people, the mayor and odd agents do.
-const PEOPLE: [Kind; 41] = [
+const PEOPLE: [Kind; 43] = [
     ("burst", 120, 1_440, |d| {
         let n = u16::try_from(d.span(3, 40)).expect("small");
         d.after(0, Deed::Burst(n));
@@ -384,6 +396,14 @@ const PEOPLE: [Kind; 41] = [
     ("verdict by hand", 60, 480, |d| {
         let (m, v) = (d.byte(), d.byte());
         d.now(Op::Verdict(m, v));
+    }),
+    ("merge strategy", 120, 720, |d| {
+        let pr = d.chance.per_mille(700);
+        d.now(Op::Strategy(pr));
+    }),
+    ("somebody at the forge", 5, 60, |d| {
+        let (n, kind) = (d.byte(), d.byte());
+        d.now(Op::Forge(n, kind));
     }),
     ("submitted by an agent", 120, 720, |d| {
         let (a, b) = (d.byte(), d.byte());

@@ -226,6 +226,11 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             let (branch, pr_url, summary) = (f.opt_filled("branch"), f.opt_text("pr_url"), f.opt_text("summary"));
             f.done(Command::Done { agent_id: agent_id(), branch, pr_url, summary })?
         }
+        Route::RequestChanges => {
+            let mut f = Fields::required(body);
+            let (feedback, files) = (f.text("feedback"), f.texts("files"));
+            f.done(Command::RequestChanges { agent_id: agent_id(), feedback, files })?
+        }
         Route::Completed => {
             let mut f = Fields::required(body);
             let status = f.word("status", &["completed", "failed"]);
@@ -348,7 +353,8 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             let mut f = Fields::required(body);
             let agent_id = AgentId(acting_agent(&mut f, actor)?);
             let (bead_id, branch, summary) = (BeadId(f.text("bead_id")), f.text("branch"), f.opt_text("summary"));
-            f.done(Command::SubmitReview { rig_id: rig_id(), agent_id, bead_id, branch, summary })?
+            let pr_url = f.opt_text("pr_url");
+            f.done(Command::SubmitReview { rig_id: rig_id(), agent_id, bead_id, branch, pr_url, summary })?
         }
 
         Route::Escalate => {

@@ -129,6 +129,7 @@ routes! {
     // Agents (`protocol.md` 3.1, 3.2).
     Agent "GET" "/api/towns/:town/rigs/:rig/agents/:agent/prime" => Prime,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/done" => Done,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/request-changes" => RequestChanges,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/checkpoint" => Checkpoint,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/status" => StatusMessage,
     Agent "GET" "/api/towns/:town/rigs/:rig/agents/:agent/mail" => ReadMail,

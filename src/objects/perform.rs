@@ -18,7 +18,7 @@ use crate::{
     platform::{
         analytics, clock,
         container::{self, Call, ContainerClient, HEALTH_TIMEOUT, Headers, NoContainer},
-        errors, log, panic_probe,
+        errors, forge, log, panic_probe,
         settings::Settings,
         stub, webhook,
     },
@@ -129,10 +129,13 @@ impl Performer {
                 }
                 Effect::PostWebhook(hook) => {
                     let delivery_id = hook.delivery_id.clone();
-                    let slot = self.calls.acquire().await;
-                    let answer = webhook::post(hook).await;
-                    drop(slot);
+                    let answer = self.in_turn(webhook::post(hook)).await;
                     Some(Outcome::Posted { delivery_id, answer })
+                }
+                Effect::CallForge(call) => {
+                    let (bead_id, number, step) = (call.bead_id.clone(), call.call, call.step.clone());
+                    let answer = self.in_turn(forge::call(*call, &self.settings)).await;
+                    Some(Outcome::ForgeAnswered { bead_id, call: number, step, answer })
                 }
                 Effect::ReportToFleet(report) => {
                     let delivered = self.report(report).await;
@@ -150,6 +153,14 @@ impl Performer {
 
     fn container(&self) -> &dyn ContainerClient {
         self.container.get().map_or(&NoContainer, AsRef::as_ref)
+    }
+
+    /// Makes a call when a slot is free.
+    async fn in_turn(&self, call: impl Future<Output = Answer>) -> Answer {
+        let slot = self.calls.acquire().await;
+        let answer = call.await;
+        drop(slot);
+        answer
     }
 
     /// Makes a call to the container when a slot is free. Its time limit begins with the call, not with the waiting.
@@ -315,6 +326,7 @@ pub fn agents_of(effect: &Effect) -> Vec<AgentId> {
         Effect::ProbeContainer { .. }
         | Effect::TellContainer { .. }
         | Effect::PostWebhook(_)
+        | Effect::CallForge(_)
         | Effect::ReportToFleet(_)
         | Effect::Emit(_)
         | Effect::Broadcast(_) => Vec::new(),

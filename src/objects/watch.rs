@@ -82,6 +82,7 @@ impl TownDO {
             | Effect::ProbeContainer { .. }
             | Effect::TellContainer { .. }
             | Effect::PostWebhook(_)
+            | Effect::CallForge(_)
             | Effect::ReportToFleet(_) => return false,
         }
         true

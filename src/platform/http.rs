@@ -65,6 +65,11 @@ pub struct Outgoing {
 
 /// Makes the call. Never fails: not being answered is an answer.
 pub async fn call(outgoing: Outgoing, via: &Via) -> Answer {
+    call_for(outgoing, via, ANSWER_BYTES).await
+}
+
+/// The same, with so many bytes of the answer's body.
+pub async fn call_for(outgoing: Outgoing, via: &Via, bytes: usize) -> Answer {
     let limit = u32::try_from(outgoing.timeout.max(1)).unwrap_or(u32::MAX);
     // The signal is made here, when the call is really made: waiting for a free slot does not count.
     let signal = web_sys::AbortSignal::timeout_with_u32(limit);
@@ -75,14 +80,14 @@ pub async fn call(outgoing: Outgoing, via: &Via) -> Answer {
     };
     match sent {
         Ok(mut response) if via.is_object() && response.headers().has(DOWN).unwrap_or(false) => {
-            Answer::Unreachable { detail: text(&mut response).await }
+            Answer::Unreachable { detail: text(&mut response, bytes).await }
         }
         Ok(mut response) => {
             let status = response.status_code();
             let header = response.headers().get("Retry-After").ok().flatten();
             let retry_after = header.as_deref().and_then(|v| retry_after(v, super::clock::now().0));
             // The status has arrived, so the call is answered whatever becomes of the body.
-            Answer::Http { status, body: text(&mut response).await, retry_after }
+            Answer::Http { status, body: text(&mut response, bytes).await, retry_after }
         }
         Err(e) if errors::is_timeout(&e) => Answer::TimedOut { after: outgoing.timeout },
         Err(e) => Answer::Unreachable { detail: errors::words(&e) },
@@ -118,18 +123,18 @@ fn built(
     Ok(Request::from(web_sys::Request::new_with_str_and_init(url, &init)?))
 }
 
-/// At most [`ANSWER_BYTES`] of a body, cut at a character boundary. Dropping the stream cancels the rest.
-async fn text(response: &mut Response) -> String {
+/// At most `cap` bytes of a body, cut at a character boundary. Dropping the stream cancels the rest.
+async fn text(response: &mut Response, cap: usize) -> String {
     let mut bytes = Vec::new();
     if let Ok(mut stream) = response.stream() {
         while let Some(Ok(piece)) = stream.next().await {
             bytes.extend_from_slice(&piece);
-            if bytes.len() >= ANSWER_BYTES {
+            if bytes.len() >= cap {
                 break;
             }
         }
     }
-    bytes.truncate(ANSWER_BYTES);
+    bytes.truncate(cap);
     // A character that was cut in two at the end goes; bytes that never were UTF-8 are shown as such.
     if let Err(e) = std::str::from_utf8(&bytes)
         && e.error_len().is_none()

@@ -8,6 +8,7 @@ pub mod analytics;
 pub mod clock;
 pub mod container;
 pub mod errors;
+pub mod forge;
 pub mod http;
 pub mod ids;
 pub mod log;

@@ -20,6 +20,10 @@ pub struct Settings {
     pub container_url: Option<String>,
     /// `GASTOWN_API_URL`: what the container calls back.
     pub api_url: String,
+    /// `GITHUB_API_URL`: instead of `https://api.github.com`; every GitHub token of a town is sent there.
+    pub github_api_url: Option<String>,
+    /// `GITLAB_API_URL`: instead of `https://<host>/api/v4`; every GitLab token of a town is sent there.
+    pub gitlab_api_url: Option<String>,
 }
 
 impl Settings {
@@ -37,6 +41,8 @@ impl Settings {
             allowed_origins: var("ALLOWED_ORIGINS").unwrap_or_default(),
             container_url: var("CONTAINER_URL").map(base),
             api_url: var("GASTOWN_API_URL").map(base).unwrap_or_default(),
+            github_api_url: var("GITHUB_API_URL").map(base),
+            gitlab_api_url: var("GITLAB_API_URL").map(base),
         }
     }
     /// What decides who gets in.

@@ -280,6 +280,8 @@ pub enum Command {
     Prime { agent_id: AgentId },
     /// `POST …/agents/:a/done`.
     Done { agent_id: AgentId, branch: Option<String>, pr_url: Option<String>, summary: Option<String> },
+    /// `POST …/agents/:a/request-changes`: a refinery's verdict that sends the branch back to a polecat.
+    RequestChanges { agent_id: AgentId, feedback: String, files: Vec<String> },
     /// `POST …/agents/:a/completed`.
     Completed {
         agent_id: AgentId,
@@ -307,7 +309,14 @@ pub enum Command {
     /// `POST …/review-queue/:id/complete`.
     CompleteReview { entry_id: BeadId, status: String, message: String, commit_sha: Option<String> },
     /// `POST …/review-queue`: submits a branch for review as `done` does.
-    SubmitReview { rig_id: RigId, agent_id: AgentId, bead_id: BeadId, branch: String, summary: Option<String> },
+    SubmitReview {
+        rig_id: RigId,
+        agent_id: AgentId,
+        bead_id: BeadId,
+        branch: String,
+        pr_url: Option<String>,
+        summary: Option<String>,
+    },
 
     // ── the mayor, and nudges ────────────────────────────────────────────────────────────────────────────────
     /// `POST /api/towns/:t/mayor/message`.

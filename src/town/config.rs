@@ -235,7 +235,7 @@ pub enum MergeStrategy {
     /// The refinery merges and pushes.
     #[default]
     Direct,
-    /// Through a pull request. Cannot be set yet.
+    /// Through a pull request on GitHub or GitLab, which is watched until it is merged or closed.
     Pr,
 }
 
@@ -464,6 +464,12 @@ pub struct RigConfig {
     pub convoy_merge_mode: Option<String>,
     /// Overrides `refinery.code_review`.
     pub code_review: Option<bool>,
+    /// Overrides `refinery.auto_resolve_pr_feedback`.
+    pub auto_resolve_pr_feedback: Option<bool>,
+    /// Overrides `refinery.auto_resolve_merge_conflicts`.
+    pub auto_resolve_merge_conflicts: Option<bool>,
+    /// Overrides `refinery.auto_merge_delay_minutes`.
+    pub auto_merge_delay_minutes: Option<u32>,
     /// Overrides `refinery.gates`.
     pub gates: Option<Vec<String>>,
     /// Overrides the town's, but not its models by role.
@@ -500,6 +506,9 @@ impl RigConfig {
             merge_strategy: part(&raw, "/merge_strategy"),
             convoy_merge_mode: part(&raw, "/convoy_merge_mode"),
             code_review: part(&raw, "/code_review"),
+            auto_resolve_pr_feedback: part(&raw, "/auto_resolve_pr_feedback"),
+            auto_resolve_merge_conflicts: part(&raw, "/auto_resolve_merge_conflicts"),
+            auto_merge_delay_minutes: part(&raw, "/auto_merge_delay_minutes"),
             gates: part(&raw, "/gates"),
             default_model: part(&raw, "/default_model"),
             role_models: part(&raw, "/role_models"),

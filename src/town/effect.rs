@@ -3,7 +3,8 @@
 //!
 //! Effects that name the same agent are performed in the order in which they were emitted.
 
-use super::id::{AgentId, AttemptId};
+use super::id::{AgentId, AttemptId, BeadId};
+use super::review::forge::Step;
 use super::time::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -38,6 +39,8 @@ pub enum Effect {
     MessageAgent(MessageAgent),
     /// `POST` to the town's webhook (10 s). Booked by a row of `deliveries`.
     PostWebhook(PostWebhook),
+    /// One call to GitHub or GitLab (10 s). Booked by a row of `pull_requests`, which carries a lease.
+    CallForge(Box<CallForge>),
     /// Tells the fleet how this town stands. Lost reports are repaired by the next one.
     ReportToFleet(FleetReport),
     /// One Analytics Engine data point. Never fails anything.
@@ -130,6 +133,11 @@ pub struct ReviewRequest {
     pub source_bead_id: String,
     /// Commands that must exit 0 on the merged tree.
     pub gates: Vec<String>,
+    /// False: the change is merged without being read.
+    pub code_review: bool,
+    /// The pull request that stands for the branch: judge it, and leave the merging to the forge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pr_url: Option<String>,
 }
 
 /// The stop of an agent process that should not (or no longer) run.
@@ -141,6 +149,39 @@ pub struct StopAgent {
     pub agent_id: AgentId,
     /// The attempt whose process is meant; our runner leaves any other attempt of the agent alone.
     pub attempt_id: AttemptId,
+}
+
+/// One call to the forge of a pull request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallForge {
+    /// The merge request.
+    pub bead_id: BeadId,
+    /// Which of its calls this is, handed back.
+    pub call: u32,
+    /// What is asked, handed back.
+    pub step: Step,
+    /// GitHub, else GitLab.
+    pub github: bool,
+    /// Where the forge's API is, without a slash at its end.
+    pub base: String,
+    /// The method.
+    pub method: &'static str,
+    /// The path and the query.
+    pub path: String,
+    /// A JSON body.
+    pub body: Option<String>,
+    /// Who asks.
+    pub token: Token,
+}
+
+/// A secret on its way: it prints as nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(super::text::REDACTED)
+    }
 }
 
 /// One agent to look at.
@@ -304,6 +345,17 @@ pub enum Outcome {
         /// The row of `deliveries`.
         delivery_id: String,
         /// What the receiver said.
+        answer: Answer,
+    },
+    /// A forge answered, or not.
+    ForgeAnswered {
+        /// The merge request.
+        bead_id: BeadId,
+        /// Which of its calls this was.
+        call: u32,
+        /// What was asked.
+        step: Step,
+        /// What the forge said.
         answer: Answer,
     },
     /// The registry took a report, or not.

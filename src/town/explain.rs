@@ -1,7 +1,7 @@
 //! `explain`: why a bead is, or is not, running. It is the gate, read-only, plus what was tried so far.
 
 use super::Ctx;
-use super::bead::{self, Bead, FailureReason, Status};
+use super::bead::{self, Bead, FailureReason, Kind, Status};
 use super::dispatch::attempt::{self, Attempt};
 use super::dispatch::finish;
 use super::dispatch::gate::{self, Hold, HoldCode, Purpose, View};
@@ -9,7 +9,7 @@ use super::error::TownError;
 use super::id::BeadId;
 use super::policy::ATTEMPTS_SHOWN;
 use super::pulse;
-use super::review;
+use super::review::{self, pull_request};
 use super::sql::{Sql, first};
 use super::time::Timestamp;
 use serde::Serialize;
@@ -68,10 +68,14 @@ pub fn explain(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<Explanation,
         Status::Open => gate::holds(sql, &view, &bead, &Purpose::Work)?,
         // What waits for it is its merge request: whatever holds that holds this.
         Status::InReview => review_holds(sql, &view, id)?,
+        // With a pull request it may wait for the bead that repairs it.
+        Status::InProgress if live.is_none() => gate::blocker_holds(sql, &bead)?,
         Status::InProgress | Status::Closed | Status::Failed => Vec::new(),
     };
     holds.sort_by_key(|h| h.code);
+    let forge = forge_told(sql, &bead)?;
     let verdict = match bead.status {
+        Status::InProgress if forge.is_some() => VerdictWord::InReview,
         Status::InProgress => VerdictWord::Running,
         Status::InReview => VerdictWord::InReview,
         Status::Closed => VerdictWord::Finished,
@@ -90,7 +94,11 @@ pub fn explain(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<Explanation,
         _ => None,
     };
     Ok(Explanation {
-        summary: summary(&bead, verdict, &holds, live.as_ref()),
+        summary: match forge {
+            Some(forge) if holds.is_empty() => forge,
+            Some(forge) => format!("{forge} Meanwhile {}.", told(&holds)),
+            None => summary(&bead, verdict, &holds, live.as_ref()),
+        },
         bead_id: bead.id.clone(),
         status: bead.status,
         verdict,
@@ -106,13 +114,33 @@ pub fn explain(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<Explanation,
 
 fn review_holds(sql: &dyn Sql, view: &View, source: &BeadId) -> Result<Vec<Hold>, TownError> {
     for mr in review::of_source(sql, source)? {
-        if let Some(mr) =
-            bead::find(sql, &mr.bead_id)?.filter(|b| !matches!(b.status, Status::Closed | Status::InProgress))
-        {
-            return gate::holds(sql, view, &mr, &Purpose::Work);
+        match bead::find(sql, &mr.bead_id)? {
+            Some(mr) if mr.status == Status::InProgress && mr.open_blockers > 0 => {
+                return gate::blocker_holds(sql, &mr);
+            }
+            Some(mr) if !matches!(mr.status, Status::Closed | Status::InProgress) => {
+                return gate::holds(sql, view, &mr, &Purpose::Work);
+            }
+            _ => {}
         }
     }
     Ok(Vec::new())
+}
+
+/// How a merge request, or that of a bead in review, stands with its forge.
+fn forge_told(sql: &dyn Sql, bead: &Bead) -> Result<Option<String>, TownError> {
+    let mut mrs = match bead.status {
+        Status::InProgress if bead.kind == Kind::MergeRequest => vec![bead.id.clone()],
+        Status::InReview => review::of_source(sql, &bead.id)?.into_iter().map(|mr| mr.bead_id).collect(),
+        _ => Vec::new(),
+    };
+    mrs.reverse();
+    for mr in mrs {
+        if let Some(told) = pull_request::told(sql, &mr)? {
+            return Ok(Some(told));
+        }
+    }
+    Ok(None)
 }
 
 fn summary(bead: &Bead, verdict: VerdictWord, holds: &[Hold], live: Option<&Attempt>) -> String {

@@ -14,6 +14,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { id: 3, name: "0003_lines", sql: include_str!("../../migrations/town/0003_lines.sql") },
     Migration { id: 4, name: "0004_convoys", sql: include_str!("../../migrations/town/0004_convoys.sql") },
     Migration { id: 5, name: "0005_molecules", sql: include_str!("../../migrations/town/0005_molecules.sql") },
+    Migration { id: 6, name: "0006_reviews", sql: include_str!("../../migrations/town/0006_reviews.sql") },
 ];
 
 /// One step of the schema.

@@ -234,6 +234,29 @@ pub const NUDGE_TTL: Millis = 2 * HOUR;
 /// Nudges that one reading lists; what is left comes with the next.
 pub const NUDGES_AT_ONCE: u32 = 100;
 
+// ── pull requests ────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// An open pull request is asked about once in this time: sixty times an hour, of the 5,000 calls that GitHub allows.
+pub const PR_POLL_EVERY: Millis = MINUTE;
+/// After a fix-up was handed in, the forge has this long to test the branch again before the next one is made.
+pub const PR_SETTLE: Millis = 10 * MINUTE;
+/// How long a call to a forge may go unanswered.
+pub const FORGE_TIMEOUT: Millis = 10 * SECOND;
+/// Lease of such a call: [`FORGE_TIMEOUT`], and room to wait for one of [`CALLS_AT_ONCE`] places.
+pub const FORGE_LEASE: Millis = 30 * SECOND;
+/// Calls to forges that one town has in the air: agents' starts and looks come first.
+pub const FORGE_AT_ONCE: u32 = 2;
+/// Calls in a row that were not answered, or answered with a passing trouble, after which a pull request is given up.
+pub const FORGE_TRANSIENT_MAX: u32 = 10;
+/// The wait between such calls doubles from [`PR_POLL_EVERY`] up to this: ten of them outlast an outage of three hours.
+pub const FORGE_BACKOFF_MAX: Millis = 30 * MINUTE;
+/// Answers in a row that could not be read, after which a pull request is given up.
+pub const FORGE_MALFORMED_MAX: u32 = 3;
+/// Bytes of a forge's answer that are read: GitHub tells some 20 KB about a pull request.
+pub const FORGE_ANSWER_BYTES: usize = 256 * 1024;
+/// Files that a request for changes may name.
+pub const REWORK_FILES_MAX: usize = 500;
+
 // ── redrive ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// One step of a paced redrive.

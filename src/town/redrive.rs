@@ -11,7 +11,7 @@ use super::policy::{
     MAYOR_REDRIVES, REDRIVE_EVERY, REDRIVE_FIRST, REDRIVE_IDS_SHOWN, REDRIVE_LIMIT, REDRIVE_STOP_AFTER, REDRIVE_THEN,
     REDRIVE_TRIAL,
 };
-use super::review;
+use super::review::{self, pull_request};
 use super::sql::{Sql, Value, each, first};
 use super::state::{self, State};
 use super::time::Timestamp;
@@ -93,6 +93,7 @@ fn back(
         &[(&bead.id).into(), by_agent.into()],
     )?;
     let label = actor.label();
+    let of_forge = bead.failure_reason.as_ref().is_some_and(|f| f.source == pull_request::FORGE);
     bead::transition(sql, ctx, &mut bead, Status::Open, Because::of(&label, reason))?;
     event::record(
         sql,
@@ -114,6 +115,7 @@ fn back(
         Some(&before),
         Some(&json!({"status": "open"})),
     )?;
+    pull_request::resumed(sql, ctx, &mut bead, of_forge)?;
     bead::get(sql, &bead.id)
 }
 

@@ -2,6 +2,11 @@
 //!
 //! The review queue *is* the open MR beads. A rig's refinery takes one at a time, through the same gate as all work.
 
+pub mod answer;
+pub mod forge;
+pub mod pull_request;
+pub mod rework;
+
 use super::Ctx;
 use super::agent;
 use super::bead::{self, Bead, Because, Draft, FailureReason, Kind, Priority, Status};
@@ -11,6 +16,7 @@ use super::dependency;
 use super::dispatch::attempt;
 use super::dispatch::backoff;
 use super::dispatch::finish::{End, Then, finish};
+use super::dispatch::late::Work;
 use super::dispatch::stops::{self, When};
 use super::effect::DataPoint;
 use super::error::TownError;
@@ -33,6 +39,7 @@ pub struct MergeRequest {
     pub source_agent_id: Option<AgentId>,
     pub branch: String,
     pub target_branch: String,
+    pub pr_url: Option<String>,
     pub verdict: Option<String>,
     pub message: Option<String>,
 }
@@ -65,6 +72,9 @@ impl Verdict {
     }
 }
 
+/// The code of a source that was refused too often, and of its merge request.
+const EXHAUSTED: &str = "review.exhausted";
+
 fn read(r: &Row) -> Result<MergeRequest, SqlError> {
     Ok(MergeRequest {
         bead_id: BeadId(r.text(0)?),
@@ -72,8 +82,9 @@ fn read(r: &Row) -> Result<MergeRequest, SqlError> {
         source_agent_id: r.opt_text(2)?.map(AgentId),
         branch: r.text(3)?,
         target_branch: r.text(4)?,
-        verdict: r.opt_text(5)?,
-        message: r.opt_text(6)?,
+        pr_url: r.opt_text(5)?,
+        verdict: r.opt_text(6)?,
+        message: r.opt_text(7)?,
     })
 }
 
@@ -81,7 +92,7 @@ fn read(r: &Row) -> Result<MergeRequest, SqlError> {
 pub fn find(sql: &dyn Sql, mr: &BeadId) -> Result<Option<MergeRequest>, TownError> {
     let row = first(
         sql,
-        "SELECT bead_id, source_bead_id, source_agent_id, branch, target_branch, verdict, message
+        "SELECT bead_id, source_bead_id, source_agent_id, branch, target_branch, pr_url, verdict, message
          FROM merge_requests
          WHERE bead_id = ?1",
         &[mr.into()],
@@ -89,10 +100,15 @@ pub fn find(sql: &dyn Sql, mr: &BeadId) -> Result<Option<MergeRequest>, TownErro
     Ok(row.as_ref().map(read).transpose()?)
 }
 
+/// The merge request behind an MR bead that must have one.
+pub fn request(sql: &dyn Sql, mr: &BeadId) -> Result<MergeRequest, TownError> {
+    find(sql, mr)?.ok_or_else(|| SqlError::new("a merge request without its satellite row").into())
+}
+
 /// The merge requests of a source, newest last.
 pub fn of_source(sql: &dyn Sql, source: &BeadId) -> Result<Vec<MergeRequest>, TownError> {
     let rows = sql.query(
-        "SELECT bead_id, source_bead_id, source_agent_id, branch, target_branch, verdict, message
+        "SELECT bead_id, source_bead_id, source_agent_id, branch, target_branch, pr_url, verdict, message
          FROM merge_requests
          WHERE source_bead_id = ?1",
         &[source.into()],
@@ -108,24 +124,29 @@ pub fn submit(
     source: &mut Bead,
     agent: Option<&AgentId>,
     branch: &str,
-    summary: Option<&str>,
+    work: &Work<'_>,
 ) -> Result<(), TownError> {
+    let summary = work.summary;
     if source.status != Status::InReview {
         let by = agent.map_or("system", AgentId::as_str);
         let because = Because { agent, ..Because::of(by, "submitted for review") };
         bead::transition(sql, ctx, source, Status::InReview, because)?;
     }
     for mr in of_source(sql, &source.id)? {
-        let undecided = bead::find(sql, &mr.bead_id)?.is_some_and(|b| !b.status.is_final());
-        if mr.branch == branch && undecided {
-            return Ok(());
+        let undecided = bead::find(sql, &mr.bead_id)?.filter(|b| !b.status.is_final());
+        if let Some(mut known) = undecided.filter(|_| mr.branch == branch) {
+            // Handed in again, with the pull request that was missing.
+            return match work.pr_url.filter(|_| mr.pr_url.is_none()) {
+                Some(_) => pull_request::begin(sql, ctx, &mut known, work.pr_url),
+                None => Ok(()),
+            };
         }
     }
     let rig = source.rig_id.as_ref().map(|id| rig::find(sql, id)).transpose()?.flatten();
     let convoy = convoy::of_task(sql, &source.id)?;
     let feature = convoy.as_ref().and_then(Convoy::feature).map(str::to_owned);
     let target = feature.or(rig.map(|r| r.default_branch)).unwrap_or_else(|| "main".to_owned());
-    let mr = bead::create(
+    let mut mr = bead::create(
         sql,
         ctx,
         Draft {
@@ -162,7 +183,7 @@ pub fn submit(
         },
     )?;
     ctx.emit(DataPoint { event: "review.submitted", bead_id: source.id.0.clone(), ..DataPoint::default() });
-    Ok(())
+    pull_request::begin(sql, ctx, &mut mr, work.pr_url)
 }
 
 /// `POST review-queue/:id/complete`: a verdict, which is also the success of the refinery's attempt. Repeating the same
@@ -213,7 +234,8 @@ pub fn settle(
         "UPDATE merge_requests SET verdict = ?2, message = ?3, commit_sha = ?4 WHERE bead_id = ?1",
         &[(&mr.id).into(), verdict.as_str().into(), (&message).into(), commit_sha.into()],
     )?;
-    let request = find(sql, &mr.id)?.ok_or_else(|| SqlError::new("a merge request without its satellite row"))?;
+    pull_request::forget(sql, &mr.id)?;
+    let request = request(sql, &mr.id)?;
     let source = bead::find(sql, &request.source_bead_id)?;
     event::record(
         sql,
@@ -234,21 +256,28 @@ pub fn settle(
         ..DataPoint::default()
     });
     match verdict {
-        Verdict::Merged => merged(sql, ctx, mr, source),
-        Verdict::Failed | Verdict::Conflict => refused(sql, ctx, mr, source, verdict, &message),
+        Verdict::Merged => merged(sql, ctx, mr, source)?,
+        Verdict::Failed | Verdict::Conflict => refused(sql, ctx, mr, source, verdict, &message)?,
     }
+    rework::call_off(sql, ctx, &mr.id)
 }
 
 /// MR, source and sibling MRs closed; dependants freed.
 fn merged(sql: &dyn Sql, ctx: &Ctx<'_>, mr: &mut Bead, source: Option<Bead>) -> Result<(), TownError> {
     bead::transition(sql, ctx, mr, Status::Closed, Because::of("system", "merged"))?;
-    let Some(mut source) = source else { return Ok(()) };
+    let Some(source) = source else { return Ok(()) };
     for sibling in of_source(sql, &source.id)? {
         let Some(mut other) = bead::find(sql, &sibling.bead_id)?.filter(|b| !b.status.is_final()) else { continue };
         end_attempt(sql, ctx, &other.id, "its source was merged by another merge request")?;
         other = bead::get(sql, &other.id)?;
         bead::transition(sql, ctx, &mut other, Status::Closed, Because::of("system", "its source was merged"))?;
+        rework::call_off(sql, ctx, &other.id)?;
     }
+    source_merged(sql, ctx, source)
+}
+
+/// What a verdict means for the source: it is in.
+fn source_merged(sql: &dyn Sql, ctx: &Ctx<'_>, mut source: Bead) -> Result<(), TownError> {
     if !source.status.is_final() {
         // Refused by another review, it may be at work or hooked again.
         end_attempt(sql, ctx, &source.id, "it was merged by an earlier merge request")?;
@@ -261,7 +290,7 @@ fn merged(sql: &dyn Sql, ctx: &Ctx<'_>, mr: &mut Bead, source: Option<Bead>) -> 
     Ok(())
 }
 
-/// The source is open again after a while, or failed with the MR when it has been refused too often.
+/// The merge request fails, and its source hears why.
 fn refused(
     sql: &dyn Sql,
     ctx: &Ctx<'_>,
@@ -271,13 +300,11 @@ fn refused(
     message: &str,
 ) -> Result<(), TownError> {
     let config = Config::load(sql)?;
-    let state = State::load(sql)?;
     let rounds = source.as_ref().map_or(1, |s| s.review_rounds.saturating_add(1));
-    let exhausted = rounds >= config.dispatch.max_review_rounds;
-    let code = match (exhausted, verdict) {
-        (true, _) => "review.exhausted",
-        (false, Verdict::Conflict) => "review.conflict",
-        (false, _) => "review.failed",
+    let code = match verdict {
+        _ if rounds >= config.dispatch.max_review_rounds => EXHAUSTED,
+        Verdict::Conflict => "review.conflict",
+        Verdict::Failed | Verdict::Merged => "review.failed",
     };
     let failure = FailureReason {
         code: code.to_owned(),
@@ -286,7 +313,25 @@ fn refused(
     };
     let because = Because { failure: Some(failure.clone()), ..Because::of("system", verdict.as_str()) };
     bead::transition(sql, ctx, mr, Status::Failed, because)?;
-    let Some(mut source) = source.filter(|s| s.status == Status::InReview) else { return Ok(()) };
+    match source.filter(|s| s.status == Status::InReview) {
+        Some(source) => source_refused(sql, ctx, &config, &mr.id, source, rounds, verdict, failure),
+        None => Ok(()),
+    }
+}
+
+/// What a verdict means for the source: it is open again after a while, or has failed when it was refused too often.
+#[allow(clippy::too_many_arguments, reason = "one verdict, one story; splitting it would hide the order")]
+fn source_refused(
+    sql: &dyn Sql,
+    ctx: &Ctx<'_>,
+    config: &Config,
+    mr: &BeadId,
+    mut source: Bead,
+    rounds: u32,
+    verdict: Verdict,
+    failure: FailureReason,
+) -> Result<(), TownError> {
+    let message = failure.message.clone();
     sql.execute("UPDATE beads SET review_rounds = ?2 WHERE bead_id = ?1", &[(&source.id).into(), rounds.into()])?;
     if verdict == Verdict::Conflict {
         escalation::raise(
@@ -297,24 +342,25 @@ fn refused(
                 agent: None,
                 severity: Priority::High,
                 category: Some("merge_conflict"),
-                message: &format!("«{}» does not merge: {}", source.title, text::cut(message, 300)),
+                message: &format!("«{}» does not merge: {}", source.title, text::cut(&message, 300)),
                 body: None,
-                metadata: Some(json!({"bead_id": source.id, "mr_bead_id": mr.id})),
+                metadata: Some(json!({"bead_id": source.id, "mr_bead_id": mr})),
                 by_notification: false,
             },
         )?;
     }
-    if exhausted {
+    if failure.code == EXHAUSTED {
         let because = Because { failure: Some(failure), ..Because::of("system", "refused too often") };
         bead::transition(sql, ctx, &mut source, Status::Failed, because)?;
         let text = format!(
             "«{}» was refused {rounds} times and waits for a redrive. The last word of its gates: {}",
             source.title,
-            text::cut_tail(message, 400)
+            text::cut_tail(&message, 400)
         );
-        let facts = json!({"bead_id": source.id, "title": source.title, "code": code, "review_rounds": rounds});
-        return notify::bead_failed(sql, ctx, &config, &source.id, &text, facts);
+        let facts = json!({"bead_id": source.id, "title": source.title, "code": EXHAUSTED, "review_rounds": rounds});
+        return notify::bead_failed(sql, ctx, config, &source.id, &text, facts);
     }
+    let state = State::load(sql)?;
     let wait = backoff::review_backoff(&config.dispatch, &state.town_id, source.id.as_str(), rounds);
     let until = ctx.now.plus(wait);
     sql.execute(
@@ -325,13 +371,13 @@ fn refused(
     bead::transition(sql, ctx, &mut source, Status::Open, Because::of("system", &reason))
 }
 
-/// Ends the live attempt of a bead, its process with it; the caller moves the bead.
+/// Ends the live attempt of a bead, its process with it, or the wait for its pull request; the caller moves the bead.
 pub fn end_attempt(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, reason: &str) -> Result<(), TownError> {
     if let Some(attempt) = attempt::live_of_bead(sql, bead)? {
         stops::owe(sql, ctx, &attempt, When::Now)?;
         finish(sql, ctx, &attempt, End::Cancelled(reason.to_owned(), Then::Leave))?;
     }
-    Ok(())
+    pull_request::forget(sql, bead)
 }
 
 /// The source ended otherwise than by its review: its undecided MRs end with it.
@@ -349,6 +395,7 @@ pub fn end_of_source(sql: &dyn Sql, ctx: &Ctx<'_>, source: &BeadId, to: Status, 
             source: "system".to_owned(),
         });
         bead::transition(sql, ctx, &mut bead, to, Because { failure, ..Because::of("system", reason) })?;
+        rework::call_off(sql, ctx, &bead.id)?;
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ export function naive(rows, now) {
   const times = [
     ...rows.attempts.filter(LIVE).map((a) => Math.max(a.lease_until, a.look_until ?? 0)),
     ...rows.deliveries.filter((d) => d.state === "pending").map((d) => d.next_attempt_at),
+    ...rows.pull_requests.map((p) => p.due_at),
     ...rows.stops.filter((s) => !busy.has(s.agent_id)).map((s) => s.sent_until ?? s.due_at),
     ...rows.breakers.filter((b) => b.state === "open").map((b) => b.health_until),
   ];
@@ -52,7 +53,8 @@ export function bonds(rows) {
   }
   for (const b of rows.beads) {
     if (b.assignee_agent_bead_id && agent.get(b.assignee_agent_bead_id)?.current_hook_bead_id !== b.bead_id) wrong.push(`1: bead ${b.title} is assigned to an agent that is not hooked`);
-    if (b.status === "in_progress" && !rows.attempts.some((t) => LIVE(t) && t.bead_id === b.bead_id)) wrong.push(`2: bead ${b.title} is in progress by nobody`);
+    const watched = rows.pull_requests.some((p) => p.bead_id === b.bead_id);
+    if (b.status === "in_progress" && !watched && !rows.attempts.some((t) => LIVE(t) && t.bead_id === b.bead_id)) wrong.push(`2: bead ${b.title} is in progress by nobody`);
     if (b.status === "in_review" && !rows.merge_requests.some((m) => m.source_bead_id === b.bead_id && bead.get(m.bead_id)?.status !== "closed")) wrong.push(`2: bead ${b.title} is in review by nobody`);
   }
   return wrong;

@@ -3,7 +3,7 @@
 //
 // A point is passed in one of three places. In workerd (tests/support/watch.mjs): just before and just after storage
 // operations, calls, timers and the reading of a request; what was written since the last turn of the event loop is not
-// on disk there. In the fake container and the webhook receiver: a request `arrives` and nothing is done about it, or it
+// on disk there. In the fake container, the webhook receiver and the forge: a request `arrives` and nothing is done about it, or it
 // has `happened` and is not answered; what was booked for it is on disk there. `scene`: the part of a round that passes it.
 
 /** point → the scene of a round in which it is passed. */
@@ -75,11 +75,13 @@ export const POINTS = {
   "probe.health.happened": "outage",
   "probe.pause": "outage",
   "probe.pause.over": "outage",
-  // a webhook, a report
+  // a webhook, a forge, a report
   "webhook.leaves": "hook",
   "webhook.arrives": "hook",
   "webhook.happened": "hook",
   "webhook.answered": "hook",
+  "forge.arrives": "forge",
+  "forge.happened": "forge",
   "fleet.report.arrives": "outage",
   "fleet.report.read": "outage",
   "fleet.report.answers": "outage",
@@ -173,7 +175,8 @@ export const AWAITS = [
   // A slot that is free is had without waiting; these points are those of waiting for one.
   ["perform.rs", "self.calls.acquire().await", ["calls.wait"]],
   ["perform.rs", "self.starts.acquire().await", ["start.waits"]],
-  ["perform.rs", "webhook::post(hook).await", points("webhook.")],
+  ["perform.rs", "self.in_turn(webhook::post(hook)).await", points("webhook.")],
+  ["perform.rs", "self.in_turn(forge::call(..)).await", points("forge.")],
   ["perform.rs", "self.report(report).await", points("fleet.report.")],
   ["perform.rs", "call.await", ["start.arrives", "stop.arrives", "look.status.arrives", "look.health.arrives"]],
   ["perform.rs", "self.ask(self.container().start(..)).await", points("start.")],

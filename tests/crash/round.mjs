@@ -42,16 +42,18 @@ export class Round {
   missed = [];
   log = [];
 
-  constructor({ seed, harness, killer, fake, receiver }) {
-    Object.assign(this, { seed, harness, killer, fake, receiver, random: draw(seed) });
+  constructor({ seed, harness, killer, fake, receiver, forge }) {
+    Object.assign(this, { seed, harness, killer, fake, receiver, forge, random: draw(seed) });
     this.began = Date.now();
     this.owner = `alice-${seed}`;
     fake.restart(); // whoever lived in the round before
     fake.starts.length = 0;
     fake.requests.length = 0;
     receiver.deliveries.length = 0;
+    Object.assign(forge, { requests: [], calls: [], merges: [] });
     fake.tap = (kind, moment, about) => this.#heard(kind, moment, about);
     receiver.tap = (moment) => this.at(`webhook.${moment}`);
+    forge.tap = (moment) => this.at(`forge.${moment}`);
   }
 
   /** Plays `acts`: [{scene, order?, next?}], each order a death in its scene; then demands everything. */

@@ -39,7 +39,7 @@ export const SCENES = {
   /** Two rigs. */
   async rig(r) {
     for (const name of ["one", "two"]) {
-      const body = { town_id: r.town.id, name, git_url: `https://example.invalid/${name}.git` };
+      const body = { town_id: r.town.id, name, git_url: `https://github.com/acme/${name}.git` };
       const { data } = await r.api("POST", `/api/users/${r.owner}/rigs`, body, {
         keep: (rig) => (rows) => rows.rigs.some((x) => x.rig_id === rig.id),
       });
@@ -245,6 +245,21 @@ export const SCENES = {
     await r.quiet();
     r.receiver.heal();
     await r.pass(11 * SECOND);
+  },
+
+  /** Finished work goes through a pull request, which the town opens, asks about and merges. */
+  async forge(r) {
+    const set = (merge_strategy) => {
+      const refinery = { code_review: false, auto_merge: true, auto_merge_delay_minutes: 0 };
+      const patch = { merge_strategy, git_auth: { github_token: r.forge.token }, refinery };
+      return r.api("PATCH", `/api/towns/${r.town.id}/config`, patch);
+    };
+    await set("pr");
+    await r.sling();
+    await r.quiet();
+    await r.work({ honest: true });
+    await r.quiet();
+    await set("direct");
   },
 
   /** The town is deleted while an agent works: asked until it is gone. */

@@ -2,6 +2,7 @@
 
 import { FakeContainer } from "../support/fake-container.mjs";
 import { Harness } from "../support/harness.mjs";
+import { FakeForge } from "../support/fake-forge.mjs";
 import { WebhookReceiver } from "../support/webhook-receiver.mjs";
 import { Killer } from "./killer.mjs";
 import { Round } from "./round.mjs";
@@ -21,7 +22,8 @@ export class Stage {
   async #build() {
     this.fake = await FakeContainer.start();
     this.receiver = await WebhookReceiver.start();
-    this.harness = await Harness.start({ container: this.fake, clock: "real", vars: { TEST_WATCH: "1" } });
+    this.forge = await FakeForge.start();
+    this.harness = await Harness.start({ container: this.fake, clock: "real", vars: { TEST_WATCH: "1", GITHUB_API_URL: this.forge.url } });
     this.fake.apiUrl = this.harness.url;
     this.killer = new Killer(this.harness, this.deaths);
     this.#spoiled = false;
@@ -33,8 +35,8 @@ export class Stage {
       await this.close();
       await this.#build();
     }
-    const { harness, killer, fake, receiver } = this;
-    const round = new Round({ seed, harness, killer, fake, receiver });
+    const { harness, killer, fake, receiver, forge } = this;
+    const round = new Round({ seed, harness, killer, fake, receiver, forge });
     try {
       await round.play(acts);
     } catch (error) {
@@ -49,5 +51,6 @@ export class Stage {
     await this.harness.stop();
     await this.fake.kill();
     await this.receiver.stop();
+    await this.forge.stop();
   }
 }

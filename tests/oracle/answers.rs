@@ -63,6 +63,7 @@ fn explained(rows: &Rows, w: &World, bead: &Bead, broken: &mut Vec<String>) {
     }
     let told = w.explain(&BeadId::from(bead.id.as_str()));
     let verdict = match bead.status.as_str() {
+        "in_progress" if rows.watched(&bead.id) => "in_review",
         "in_progress" => "running",
         "in_review" => "in_review",
         "closed" => "finished",

@@ -43,7 +43,12 @@ pub fn bonds(rows: &Rows, broken: &mut Vec<String>) {
 /// 2 and 11: what a status promises.
 pub fn statuses(rows: &Rows, broken: &mut Vec<String>) {
     let mut reviewing: BTreeMap<&str, u32> = BTreeMap::new();
-    let prs: HashSet<&str> = rows.requests.iter().filter(|m| m.pr.is_some()).map(|m| m.mr.as_str()).collect();
+    let prs: HashSet<&str> = rows.watches.iter().map(|m| m.mr.as_str()).collect();
+    for mr in &prs {
+        if rows.beads.get(*mr).is_none_or(|b| b.kind != "merge_request" || b.status != "in_progress") {
+            broken.push(format!("2: the forge is asked about bead {mr}, which is not in progress"));
+        }
+    }
     let at_work: HashSet<&str> = rows.live().filter_map(|a| a.bead.as_deref()).collect();
     let mut reviews: HashMap<&str, Vec<&str>> = HashMap::new();
     for m in &rows.requests {
@@ -57,7 +62,10 @@ pub fn statuses(rows: &Rows, broken: &mut Vec<String>) {
                 let reviewed = reviews.get(bead.id.as_str()).into_iter().flatten().any(|mr| {
                     rows.beads.get(*mr).is_some_and(|mr| match mr.status.as_str() {
                         "open" | "in_progress" => true,
-                        "failed" => mr.failure_reason.as_ref().is_some_and(|f| f["source"] == "dispatch"),
+                        "failed" => mr
+                            .failure_reason
+                            .as_ref()
+                            .is_some_and(|f| f["source"] == "dispatch" || f["source"] == "forge"),
                         _ => false,
                     })
                 });
@@ -66,6 +74,9 @@ pub fn statuses(rows: &Rows, broken: &mut Vec<String>) {
                 }
             }
             _ => {}
+        }
+        if pr && live {
+            broken.push(format!("2: bead {} is with its forge and with a refinery", bead.id));
         }
         if bead.kind == "merge_request" && bead.status == "in_progress" && !pr {
             *reviewing.entry(bead.rig.as_deref().unwrap_or_default()).or_default() += 1;

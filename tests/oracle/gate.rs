@@ -217,8 +217,7 @@ impl Rows {
             }
         }
         for bead in self.beads.values().filter(|b| b.status == "in_progress") {
-            let pr = self.requests.iter().any(|m| m.mr == bead.id && m.pr.is_some());
-            if !pr && !self.live().any(|a| a.bead.as_ref() == Some(&bead.id)) {
+            if !self.watched(&bead.id) && !self.live().any(|a| a.bead.as_ref() == Some(&bead.id)) {
                 add(Some(bead.orphaned_at.map_or(self.now, |t| t + ORPHAN_GRACE)), "orphan");
             }
         }
@@ -300,6 +299,12 @@ impl Rows {
         }
         for d in self.deliveries.iter().filter(|d| d.state == "pending" && d.channel == "webhook") {
             add(d.next_attempt_at, "delivery");
+        }
+        // At most two calls to forges are in the air: what is due then waits for the first of them to end.
+        let air: Vec<i64> = self.watches.iter().filter_map(|p| p.sent_until).filter(|t| *t > self.now).collect();
+        for p in &self.watches {
+            let waits = p.due_at <= self.now && air.len() >= 2;
+            add(if waits { air.iter().min().copied() } else { Some(p.due_at) }, "forge");
         }
         if self.rollup.1 > 0 {
             add(Some(self.rollup.0.map_or(self.now, |t| t + self.setting("/notify/rollup_ms"))), "roll-up");

@@ -79,6 +79,14 @@ pub enum Op {
     AgentCompleted(u8, bool),
     Verdict(u8, u8),
     Submit(u8, u8),
+    /// Through pull requests from now on, or not.
+    Strategy(bool),
+    /// What people and machines do to a pull request.
+    Forge(u8, u8),
+    /// What goes wrong with every call to the forge; 0 is nothing.
+    ForgeDown(u8),
+    /// Refineries ask for changes every other time.
+    Picky(u64),
     Checkpoint(u8),
     MayorReads,
     Webhook(u8),
@@ -549,7 +557,7 @@ impl Play {
                 if self.rigs < 4 {
                     self.rigs += 1;
                     let (rig_id, name) = (RigId(self.world.ids.uuid()), format!("rig-{}", self.rigs));
-                    let git_url = format!("https://git.example.com/{name}.git");
+                    let git_url = format!("https://github.com/acme/{name}.git");
                     self.tell(&owner(), Command::AddRig { rig_id, name, git_url, default_branch: None });
                 }
             }
@@ -613,7 +621,60 @@ impl Play {
                 let (Some((agent_id, rig_id)), Some(bead_id)) = (self.agent(*a), self.bead(*b)) else { return };
                 let actor = Actor::Container { agent_id: Some(agent_id.clone()), dispatch_id: None };
                 let branch = "gt/odd/submitted".to_owned();
-                self.tell(&actor, Command::SubmitReview { rig_id, agent_id, bead_id, branch, summary: None });
+                self.tell(
+                    &actor,
+                    Command::SubmitReview { rig_id, agent_id, bead_id, branch, pr_url: None, summary: None },
+                );
+            }
+            Op::Strategy(pr) => {
+                let merge_strategy = if *pr { "pr" } else { "direct" };
+                let refinery = json!({"auto_merge_delay_minutes": 1});
+                let patch =
+                    json!({"merge_strategy": merge_strategy, "git_auth": {"github_token": "t"}, "refinery": refinery});
+                self.tell(&owner(), Command::PatchConfig { patch });
+            }
+            Op::Forge(n, kind) => {
+                let open: Vec<u32> =
+                    self.world.forge.requests.iter().filter(|r| r.state == "open").map(|r| r.number).collect();
+                let Some(number) = open.get(usize::from(*n) % open.len().max(1)) else { return };
+                let request = self.world.forge.request(*number);
+                match kind % 8 {
+                    0 => request.state = "merged",
+                    1 => request.state = "closed",
+                    2 => request.conflict = true,
+                    3 => request.checks = "failed",
+                    4 => request.unresolved = true,
+                    5 => request.checks = "pending",
+                    _ => {
+                        (request.conflict, request.checks, request.unresolved) = (false, "success", false);
+                        request.commits += 1;
+                    }
+                }
+            }
+            Op::ForgeDown(kind) => {
+                self.world.forge.heal();
+                self.world.forge.protected = *kind == 9;
+                self.world.forge.fault = match kind {
+                    1 => Some(Fault::Refuse),
+                    2 => Some(Fault::DropAfter),
+                    3 => Some(Fault::HangAfter),
+                    4 => Some(Fault::answer(503, "")),
+                    5 => Some(Fault::answer(401, r#"{"message": "Bad credentials"}"#)),
+                    6 => Some(Fault::answer(200, "<html>")),
+                    7 => Some(Fault::retry_after(403, r#"{"message": "rate limit"}"#, 90_000)),
+                    8 => Some(Fault::Slow(20 * SECOND)),
+                    _ => None,
+                };
+            }
+            Op::Picky(seed) => {
+                let chance = SplitMix64::new(*seed);
+                self.world.container.behave(move |start| match start.request.role.as_str() {
+                    "refinery" if chance.per_mille(500) => Behaviour::ends(
+                        30 * SECOND,
+                        Ending::RequestsChanges { feedback: "tests are missing".to_owned() },
+                    ),
+                    role => Behaviour::good(role),
+                });
             }
             Op::Checkpoint(a) => {
                 let Some((agent_id, _)) = self.agent(*a) else { return };
@@ -747,6 +808,9 @@ impl Play {
         self.world.unfilter_alarms();
         self.world.sql.heal();
         self.world.webhook.fault = None;
+        // People merge what is open, and whatever will be opened.
+        self.world.forge.heal();
+        self.world.forge.obliging = true;
         // Every request repairs an alarm that was dropped.
         self.tell(&owner(), Command::GetDispatch);
         self.world.container.behave(|start| Behaviour::good(&start.request.role));

@@ -3,7 +3,7 @@
 //! *Guarantees.* What a look says has changed is all that has: every row of every written table is compared
 //! ([`gastown_host::mirror`]). So an oracle may judge only what differs, and judges as if it had read everything.
 
-use super::{Agent, Attempt, Bead, Breaker, Convoy, Delivery, Notice, Request, Rows, Stop};
+use super::{Agent, Attempt, Bead, Breaker, Convoy, Delivery, Notice, Request, Rows, Stop, Watch};
 use gastown::town::id::AgentId;
 use gastown::town::sql::Row;
 use gastown_host::mirror::{Changes, Mirror};
@@ -75,6 +75,7 @@ pub struct Reader {
     tracks: Whole,
     convoys: Whole,
     requests: Whole,
+    watches: Whole,
     stops: Whole,
     notices: Whole,
     deliveries: Whole,
@@ -139,7 +140,8 @@ impl Default for Reader {
                         landing_mr, landing_failures, land_at
                  FROM convoys",
             ),
-            requests: Whole::new("merge_requests", "SELECT bead_id, source_bead_id, pr_url, verdict FROM merge_requests"),
+            requests: Whole::new("merge_requests", "SELECT bead_id, source_bead_id, verdict FROM merge_requests"),
+            watches: Whole::new("pull_requests", "SELECT bead_id, due_at, sent_until FROM pull_requests"),
             stops: Whole::new("stops", "SELECT stop_id, agent_id, due_at, sent_until FROM stops"),
             notices: Whole::new("notifications", "SELECT id, dedupe_key, kind, scope, facts, created_at FROM notifications"),
             deliveries: Whole::new(
@@ -269,12 +271,11 @@ impl Reader {
         }
         changed.requests = self.requests.differs(w);
         if changed.requests {
-            rows.requests = self.requests.all(|r| Request {
-                mr: text(r, 0),
-                source: text(r, 1),
-                pr: maybe(r, 2),
-                verdict: maybe(r, 3),
-            });
+            rows.requests = self.requests.all(|r| Request { mr: text(r, 0), source: text(r, 1), verdict: maybe(r, 2) });
+        }
+        if self.watches.differs(w) {
+            changed.requests = true;
+            rows.watches = self.watches.all(|r| Watch { mr: text(r, 0), due_at: int(r, 1), sent_until: time(r, 2) });
         }
         changed.stops = self.stops.differs(w);
         if changed.stops {

@@ -138,7 +138,6 @@ pub struct Stop {
 pub struct Request {
     pub mr: String,
     pub source: String,
-    pub pr: Option<String>,
     pub verdict: Option<String>,
 }
 
@@ -153,6 +152,13 @@ pub struct Convoy {
     pub landing: Option<String>,
     pub failures: i64,
     pub land_at: Option<i64>,
+}
+
+/// A merge request that waits for its pull request.
+pub struct Watch {
+    pub mr: String,
+    pub due_at: i64,
+    pub sent_until: Option<i64>,
 }
 
 pub struct Notice {
@@ -208,6 +214,7 @@ pub struct Rows {
     pub tracks: Vec<(String, String)>,
     pub convoys: Vec<Convoy>,
     pub requests: Vec<Request>,
+    pub watches: Vec<Watch>,
     pub stops: Vec<Stop>,
     pub notices: Vec<Notice>,
     pub deliveries: Vec<Delivery>,
@@ -225,6 +232,11 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// A forge decides about this bead.
+    pub fn watched(&self, bead: &str) -> bool {
+        self.watches.iter().any(|watch| watch.mr == bead)
+    }
+
     pub fn read(w: &World) -> Self {
         let mut reader = Reader::default();
         reader.look(w);

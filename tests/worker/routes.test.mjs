@@ -409,7 +409,7 @@ const TOWN = [
       ["with jitter above 1", 422, { body: { dispatch: { jitter: 1.5 } } }],
       ["with a backoff of 21 entries", 422, { body: { dispatch: { backoff_ms: Array(21).fill(1000) } } }],
       ["with a breaker that is a word", WRONG, { body: { breaker: "off" } }],
-      ["with the merge strategy that has no code yet", 422, { body: { merge_strategy: "pr" } }],
+      ["with a merge strategy that nobody knows", 422, { body: { merge_strategy: "squash" } }],
       ["with a variable of our own name", WRONG, { body: { env_vars: { GASTOWN_X: "1" } } }],
       ["with a variable that is no name", WRONG, { body: { env_vars: { "A-B": "1" } } }],
     ],

@@ -128,10 +128,6 @@ pub(super) fn check((_, kind, preset): &Field, path: &str, value: &Json, current
         Kind::Flag => value.as_bool().map(Json::Bool).ok_or_else(|| wrong("true or false")),
         Kind::OneOf(words) => match value.as_str() {
             Some(word) if words.contains(&word) => Ok(json!(word)),
-            Some("pr") if words == ["direct"] => Err(TownError::invalid(
-                path,
-                format!("{path}: `pr` is not available until reviews through pull requests are; use `direct`"),
-            )),
             _ => Err(wrong(&format!("one of {}", words.join(", ")))),
         },
         Kind::Int(min, max) => whole_number(path, value, min, max),

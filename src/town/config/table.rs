@@ -75,7 +75,7 @@ pub(super) struct Group {
 
 pub(super) const MERGE_MODES: Kind = Kind::OneOf(&["review-then-land", "review-and-merge"]);
 pub(super) const REVIEW_MODES: Kind = Kind::OneOf(&["rework", "comments"]);
-pub(super) const STRATEGIES: Kind = Kind::OneOf(&["direct"]);
+pub(super) const STRATEGIES: Kind = Kind::OneOf(&["direct", "pr"]);
 pub(super) const COUNT: Kind = Kind::Int(policy::COUNT_MIN as i64, policy::COUNT_MAX as i64);
 pub(super) const MS: Kind = Kind::Int(policy::MS_MIN, policy::MS_MAX);
 pub(super) const INSTRUCTIONS: Kind = Kind::Prose(policy::INSTRUCTIONS_CHARS);

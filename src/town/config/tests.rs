@@ -95,7 +95,7 @@ fn settings_survive_the_database_and_none_stored_means_defaults() {
 #[test]
 fn a_stored_value_that_this_version_refuses_counts_as_absent() {
     let c = Config::from_json(
-        r#"{"dispatch": {"max_attempts": 0, "max_agents": 7, "gone": 1}, "breaker": 5, "merge_strategy": "pr"}"#,
+        r#"{"dispatch": {"max_attempts": 0, "max_agents": 7, "gone": 1}, "breaker": 5, "merge_strategy": "squash"}"#,
     )
     .unwrap();
     assert_eq!((c.dispatch.max_attempts, c.dispatch.max_agents), (5, 7));
@@ -180,7 +180,6 @@ fn what_is_out_of_range_is_refused_with_the_path_of_its_field() {
         (json!({"notify": {"webhook_url": format!("https://h/{}", "x".repeat(2_048))}}), "notify.webhook_url"),
         (json!({"notify": {"webhook_secret": 5}}), "notify.webhook_secret"),
         (json!({"notify": {"webhook_secret": "****abcd"}}), "notify.webhook_secret"),
-        (json!({"merge_strategy": "pr"}), "merge_strategy"),
         (json!({"merge_strategy": "squash"}), "merge_strategy"),
         (json!({"convoy_merge_mode": true}), "convoy_merge_mode"),
         (json!({"custom_instructions": {"mayor": "ü".repeat(2_001)}}), "custom_instructions.mayor"),
@@ -216,13 +215,12 @@ fn the_ends_of_every_range_are_accepted() {
 }
 
 #[test]
-fn the_text_about_pull_requests_says_until_when() {
-    for error in [
-        patched(json!({"merge_strategy": "pr"})).unwrap_err(),
-        RigConfig::defaults().patched(&json!({"merge_strategy": "pr"})).unwrap_err(),
-    ] {
-        assert!(error.to_string().contains("until reviews"), "{error}");
-    }
+fn pull_requests_are_a_town_s_choice_and_a_rig_s_and_new_towns_merge_directly() {
+    let (town, none) = (patched(json!({"merge_strategy": "pr"})).unwrap(), RigConfig::defaults());
+    let own = none.patched(&json!({"merge_strategy": "direct", "auto_merge_delay_minutes": 0})).unwrap();
+    assert_eq!(Config::defaults().merge_strategy, MergeStrategy::Direct);
+    assert_eq!((merge_strategy(&town, &none), merge_strategy(&town, &own)), (MergeStrategy::Pr, MergeStrategy::Direct));
+    assert_eq!((own.auto_merge_delay_minutes, none.auto_merge_delay_minutes), (Some(0), None));
 }
 
 #[test]

@@ -324,7 +324,7 @@ fn own_holds(
         ));
     }
     if bead.open_blockers > 0 {
-        blocker_holds(sql, bead, holds)?;
+        holds.extend(blocker_holds(sql, bead)?);
     }
     if bead.staged {
         holds.push(hold(HoldCode::ConvoyStaged, "its convoy is staged", "start the convoy", about.clone()));
@@ -368,7 +368,8 @@ fn own_holds(
     Ok(())
 }
 
-fn blocker_holds(sql: &dyn Sql, bead: &Bead, holds: &mut Vec<Hold>) -> Result<(), TownError> {
+/// The beads that it waits for, as far as they stand in its way.
+pub fn blocker_holds(sql: &dyn Sql, bead: &Bead) -> Result<Vec<Hold>, TownError> {
     let mut named = Vec::new();
     for id in dependency::blockers(sql, &bead.id)? {
         if named.len() == BLOCKERS_SHOWN {
@@ -394,8 +395,7 @@ fn blocker_holds(sql: &dyn Sql, bead: &Bead, holds: &mut Vec<Hold>) -> Result<()
             )),
         }
     }
-    holds.extend(named);
-    Ok(())
+    Ok(named)
 }
 
 fn breaker_holds(view: &View, rig: Option<&RigId>, purpose: &Purpose, holds: &mut Vec<Hold>) {

@@ -13,7 +13,7 @@ use super::super::id::{AgentId, AttemptId};
 use super::super::policy::{INSTANCE_BYTES, LATE_STOP_EVERY};
 use super::super::pulse;
 use super::super::reconcile::inactivity;
-use super::super::review;
+use super::super::review::{self, pull_request};
 use super::super::sql::Sql;
 use super::super::state::State;
 use super::super::{agent, text};
@@ -145,13 +145,7 @@ pub struct Work<'a> {
 
 /// `done`: the work is finished. Applied at once, once per attempt.
 pub fn done(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, agent: &AgentId, work: &Work<'_>) -> Result<(), TownError> {
-    agent::get(sql, agent)?;
-    if work.pr_url.is_some() {
-        return Err(TownError::invalid(
-            "pr_url",
-            "pull requests belong to merge_strategy pr, which this town does not have yet; push the branch and report it",
-        ));
-    }
+    let rig = agent::get(sql, agent)?.rig_id;
     let Some(attempt) = speaker(sql, agent, actor.dispatch())? else {
         return Err(TownError::conflict("idle", format!("Agent {agent} has no dispatch that could be done")));
     };
@@ -163,6 +157,10 @@ pub fn done(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, agent: &AgentId, work: 
         return Ok(());
     };
     let bead = bead::get(sql, &bead_id)?;
+    if let Some(url) = work.pr_url {
+        let known = review::find(sql, &bead_id)?.is_some_and(|mr| mr.pr_url.is_some());
+        pull_request::check(sql, rig.as_ref(), known, url)?;
+    }
     if !attempt.is_live() {
         return late_done(sql, ctx, &attempt, bead, agent, work);
     }
@@ -182,13 +180,15 @@ fn hand_in(
     let summary = work.summary.map(text::redact);
     let work = &Work { summary: summary.as_deref(), ..*work };
     match (attempt.role, work.branch) {
+        // What a forge decides is asked of the forge, also if the refinery merged there by itself.
+        (Role::Refinery, _) if work.pr_url.is_some() || review::request(sql, &bead.id)?.pr_url.is_some() => {
+            pull_request::watch(sql, ctx, &mut bead, work.pr_url)
+        }
         (Role::Refinery, _) => {
             let message = work.summary.unwrap_or("merged by the refinery");
             review::settle(sql, ctx, &mut bead, review::Verdict::Merged, message, None)
         }
-        (_, Some(branch)) if !bead.closes_on_done() => {
-            review::submit(sql, ctx, &mut bead, Some(agent), branch, work.summary)
-        }
+        (_, Some(branch)) if !bead.closes_on_done() => review::submit(sql, ctx, &mut bead, Some(agent), branch, work),
         _ => {
             let reason = work.summary.unwrap_or("done");
             let because = Because { agent: Some(agent), ..Because::of(agent.as_str(), text::cut(reason, 500)) };

@@ -10,6 +10,7 @@ use super::super::error::TownError;
 use super::super::id::AttemptId;
 use super::super::policy::LOOK_LEASE;
 use super::super::reconcile;
+use super::super::review;
 use super::super::sql::Sql;
 use super::super::state::State;
 use super::super::{live, notify};
@@ -65,6 +66,9 @@ fn record(sql: &dyn Sql, ctx: &Ctx<'_>, outcome: Outcome) -> Result<Vec<Effect>,
         Outcome::Posted { delivery_id, answer } => {
             notify::settle_post(sql, ctx, &Config::load(sql)?, &delivery_id, &answer)?;
             Ok(Vec::new())
+        }
+        Outcome::ForgeAnswered { bead_id, call, step, answer } => {
+            review::answer::settle(sql, ctx, &bead_id, call, &step, &answer)
         }
         Outcome::Reported { delivered } => {
             reconcile::fleet_heard(sql, delivered)?;

@@ -8,11 +8,12 @@ use super::super::Ctx;
 use super::super::agent::{self, Agent, AgentStatus, NewAgent, Role};
 use super::super::bead::{self, Bead, Because, Kind, Status};
 use super::super::breakers::{self, Scope};
-use super::super::config::{gates, resolve_model, small_model};
+use super::super::config::{code_review, gates, resolve_model, small_model};
 use super::super::convoy;
 use super::super::effect::{Effect, ReviewRequest, StartAgent, StartRequest};
 use super::super::error::TownError;
 use super::super::event::{self, Happening};
+use super::super::handle::check_branch;
 use super::super::id::{AttemptId, BeadId, RigId};
 use super::super::prompts;
 use super::super::review;
@@ -238,17 +239,21 @@ pub fn request(
             target_branch: mr.target_branch,
             source_bead_id: mr.source_bead_id.0,
             gates: gates(&view.config, &rig.config),
+            code_review: code_review(&view.config, &rig.config),
+            pr_url: mr.pr_url,
         }),
         _ => None,
     };
     let triage = triage::is_batch(bead);
     let prompt = if triage { triage::brief(sql)? } else { prompt(bead, agent, review.as_ref()) };
     // Work saved by an eviction goes on where it was saved.
-    let saved = bead.metadata.get("resume_branch").and_then(serde_json::Value::as_str).map(str::to_owned);
+    let saved = named_branch(bead, "resume_branch");
+    // Rework goes on where the branch under review is; who hands it in pushes that branch.
+    let reviewed = if bead.closes_on_done() { named_branch(bead, "branch") } else { None };
     let convoy = if bead.kind == Kind::Issue { convoy::of_task(sql, &bead.id)? } else { None };
     let own = branch(agent, bead);
-    let (branch, start_point) = match (saved, convoy.as_ref().and_then(convoy::Convoy::feature)) {
-        (Some(saved), _) => (saved, None),
+    let (branch, start_point) = match (saved.or(reviewed), convoy.as_ref().and_then(convoy::Convoy::feature)) {
+        (Some(known), _) => (known, None),
         (None, None) => (own, None),
         (None, Some(feature)) => {
             let (branch, start) = convoy::branch_of_task(feature, own);
@@ -279,15 +284,29 @@ pub fn request(
     })
 }
 
+/// A branch among the metadata of a bead, if git would take it.
+fn named_branch(bead: &Bead, key: &str) -> Option<String> {
+    let named = bead.metadata.get(key).and_then(serde_json::Value::as_str)?;
+    check_branch(key, named).ok().map(|()| named.to_owned())
+}
+
 /// Title, body and checkpoint, joined by blank lines (`protocol.md` 4.4).
 fn prompt(bead: &Bead, agent: &Agent, review: Option<&ReviewRequest>) -> String {
     let mut parts = vec![bead.title.clone()];
     parts.extend(bead.body.clone().filter(|b| !b.is_empty()));
     if let Some(r) = review {
-        parts.push(format!(
-            "Review branch {} and, if it is good, merge it into {}. Report merged, failed or conflict.",
-            r.branch, r.target_branch
-        ));
+        let (branch, target) = (&r.branch, &r.target_branch);
+        let how = if r.code_review { "Review" } else { "Do not read the change, but run the gates on" };
+        parts.push(match &r.pr_url {
+            Some(url) => format!(
+                "{how} branch {branch} for {target}. Do not merge it: its pull request {url} does. If it is good, report \
+                 done with pr_url {url}; else request changes or report failed."
+            ),
+            None => format!(
+                "{how} branch {branch} and, if it is good, merge it into {target}. Report merged, failed or conflict, or \
+                 request changes."
+            ),
+        });
     }
     if let Some(checkpoint) = &agent.checkpoint {
         parts.push(format!("Resume from checkpoint:\n{checkpoint}"));

@@ -18,7 +18,7 @@ use super::super::pulse;
 use super::super::rig;
 use super::super::sql::{Sql, first};
 use super::super::state::State;
-use super::{capped, filled, known_rig, towns};
+use super::{filled, known_rig};
 use serde_json::{Value as Json, json};
 
 fn role(text: &str) -> Result<Role, TownError> {
@@ -182,39 +182,6 @@ pub fn unhook(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &AgentId) -> Resu
         audit::record(sql, ctx, actor, "agent.unhook", id.as_str(), "unhooked by hand", Some(&before), None)?;
     }
     Reply::ok(json!({"unhooked": true}))
-}
-
-/// `POST review-queue`: as `done` with a branch, without ending the attempt of another agent.
-#[allow(clippy::too_many_arguments, reason = "the body's fields")]
-pub fn submit_review(
-    sql: &dyn Sql,
-    ctx: &Ctx<'_>,
-    actor: &Actor,
-    rig_id: &RigId,
-    agent_id: &AgentId,
-    bead_id: &BeadId,
-    branch: &str,
-    summary: Option<&str>,
-) -> Result<Reply, TownError> {
-    super::beads::in_rig(sql, Some(rig_id), bead_id)?;
-    towns::check_branch("branch", branch)?;
-    capped("summary", summary.unwrap_or_default(), MESSAGE_BYTES)?;
-    let live = attempt::live_of_bead(sql, bead_id)?;
-    if live.as_ref().is_some_and(|a| a.agent == *agent_id) {
-        let work = late::Work { branch: Some(branch), pr_url: None, summary };
-        late::done(sql, ctx, actor, agent_id, &work)?;
-    } else if let Some(live) = live {
-        return Err(TownError::conflict(
-            "in_progress",
-            format!("Agent {} is working on bead {bead_id}; only it can submit it", live.agent),
-        ));
-    } else {
-        if let Some(holder) = agent::hooked_to(sql, bead_id)? {
-            agent::unhook(sql, ctx, &holder.id, bead_id, "submitted for review")?;
-        }
-        towns::submit(sql, ctx, bead_id, agent_id, branch, summary)?;
-    }
-    Reply::created(json!({"submitted": true}))
 }
 
 /// `POST escalations`.

@@ -12,6 +12,8 @@ use super::super::dispatch::stops::{self, When};
 use super::super::error::TownError;
 use super::super::id::{AgentId, BeadId, RigId};
 use super::super::policy::MESSAGE_BYTES;
+use super::super::review::pull_request::{self, FORGE};
+use super::super::review::rework;
 use super::super::sql::Sql;
 use super::super::{Ctx, audit, convoy, escalation, molecule, review};
 use super::beads::in_rig;
@@ -70,6 +72,7 @@ fn reopen(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, bead: &Bead) -> Result<()
     let mut bead = bead::get(sql, &bead.id)?;
     if matches!(bead.status, Status::InProgress | Status::InReview) {
         bead::transition(sql, ctx, &mut bead, Status::Open, Because::of(&label, &reason))?;
+        pull_request::resumed(sql, ctx, &mut bead, false)?;
     }
     // At its cap it has failed instead.
     audit_status(sql, ctx, actor, &bead.id, bead.status.as_str(), &reason)
@@ -107,6 +110,7 @@ pub fn end(
     bead::transition(sql, ctx, &mut bead, to, Because { failure, ..Because::of(&label, reason) })?;
     if bead.kind == Kind::MergeRequest {
         release_source(sql, ctx, &bead.id, &label, to)?;
+        rework::call_off(sql, ctx, &bead.id)?;
     }
     if bead.kind == Kind::Escalation {
         escalation::silence(sql, ctx, &bead.id)?;
@@ -133,7 +137,7 @@ fn release_source(sql: &dyn Sql, ctx: &Ctx<'_>, mr: &BeadId, actor: &str, to: St
     for other in review::of_source(sql, &source.id)?.iter().filter(|m| m.bead_id != *mr) {
         let stands = bead::find(sql, &other.bead_id)?.is_some_and(|b| match b.status {
             Status::Open | Status::InProgress => true,
-            Status::Failed => b.failure_reason.is_some_and(|f| f.source == "dispatch"),
+            Status::Failed => b.failure_reason.is_some_and(|f| f.source == "dispatch" || f.source == FORGE),
             Status::InReview | Status::Closed => false,
         });
         if stands {
@@ -224,6 +228,7 @@ pub fn erase(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId, reason: &str) -> Result<
     }
     if bead.kind == Kind::MergeRequest {
         release_source(sql, ctx, id, "system", Status::Closed)?;
+        rework::call_off(sql, ctx, id)?;
     }
     review::forget(sql, id)?;
     molecule::forget(sql, id)?;

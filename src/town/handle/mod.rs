@@ -8,9 +8,12 @@ mod by_hand;
 mod convoys;
 mod mayor;
 mod overrides;
+mod reviews;
 mod tools;
 mod towns;
 mod triage;
+
+pub(super) use towns::check_branch;
 
 use super::Ctx;
 use super::Reply;
@@ -124,6 +127,9 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             late::done(sql, ctx, actor, &agent_id, &work)?;
             Reply::ok(json!({"done": true}))
         }
+        Command::RequestChanges { agent_id, feedback, files } => {
+            reviews::request_changes(sql, ctx, actor, &agent_id, &feedback, &files)
+        }
         Command::Completed { agent_id, status, reason, phase, model_status } => {
             let said = Completion { status: &status, reason: reason.as_deref(), phase: phase.as_deref(), model_status };
             late::completed(sql, ctx, actor, &agent_id, &said)?;
@@ -227,8 +233,9 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             review::complete(sql, ctx, &entry_id, verdict, &message, commit_sha.as_deref())?;
             Reply::ok(json!({"completed": true}))
         }
-        Command::SubmitReview { rig_id, agent_id, bead_id, branch, summary } => {
-            agents::submit_review(sql, ctx, actor, &rig_id, &agent_id, &bead_id, &branch, summary.as_deref())
+        Command::SubmitReview { rig_id, agent_id, bead_id, branch, pr_url, summary } => {
+            let work = Work { branch: Some(&branch), pr_url: pr_url.as_deref(), summary: summary.as_deref() };
+            reviews::submit(sql, ctx, actor, &rig_id, &agent_id, &bead_id, &branch, &work)
         }
 
         Command::Escalate { rig_id, title, body, priority, metadata } => {

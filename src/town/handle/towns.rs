@@ -2,7 +2,6 @@
 
 use super::super::Reply;
 use super::super::agent::{self, NewAgent, Role};
-use super::super::bead;
 use super::super::breakers;
 use super::super::command::Actor;
 use super::super::config::Config;
@@ -13,7 +12,7 @@ use super::super::id::{AgentId, BeadId, RigId};
 use super::super::policy::{NAME_CHARS, RULE_ROWS, SETTING_BYTES, URL_BYTES};
 use super::super::sql::{Sql, first};
 use super::super::state::State;
-use super::super::{Ctx, audit, container, convoy, review, rig};
+use super::super::{Ctx, audit, container, convoy, rig};
 use super::{by_hand, capped};
 use serde_json::{Value as Json, json};
 
@@ -240,29 +239,4 @@ fn move_deadlines(sql: &dyn Sql, ctx: &Ctx<'_>, before: &Config, after: &Config)
         }
     }
     Ok(())
-}
-
-/// Submits a branch of a bead as `done` would, for callers that do it by route.
-pub fn submit(
-    sql: &dyn Sql,
-    ctx: &Ctx<'_>,
-    bead_id: &BeadId,
-    agent: &AgentId,
-    branch: &str,
-    summary: Option<&str>,
-) -> Result<(), TownError> {
-    let mut source = bead::get(sql, bead_id)?;
-    if source.kind != bead::Kind::Issue {
-        return Err(TownError::conflict(
-            source.status.as_str(),
-            format!("A bead of type {} is not submitted for review", source.kind.as_str()),
-        ));
-    }
-    if source.status.is_final() {
-        return Err(TownError::conflict(
-            source.status.as_str(),
-            format!("Bead {bead_id} is {}; nothing can be submitted for it", source.status.as_str()),
-        ));
-    }
-    review::submit(sql, ctx, &mut source, Some(agent), branch, summary)
 }

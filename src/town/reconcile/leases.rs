@@ -6,6 +6,7 @@ use super::super::config::Config;
 use super::super::dispatch::{look, stops};
 use super::super::effect::Effect;
 use super::super::error::TownError;
+use super::super::review::pull_request;
 use super::super::sql::Sql;
 use super::super::state::State;
 use super::super::{live, notify};
@@ -20,7 +21,8 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, state: &State) -> Result<Vec<Effect>, T
 
 /// The object was made anew: calls that were in the air have lost their owner.
 ///
-/// *Guarantees*: an attempt still `pending` is looked at at once; looks, stops, posts, messages, reports and health checks that were
+/// *Guarantees*: an attempt still `pending` is looked at at once; looks, stops, posts, messages, reports, calls to forges and health
+/// checks that were
 /// under way are due again. Nothing is repeated blindly: the look decides.
 pub fn resume(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     if State::find(sql)?.is_none() {
@@ -35,6 +37,7 @@ pub fn resume(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     stops::resume(sql)?;
     notify::resume(sql, ctx.now)?;
     live::resume(sql, ctx.now)?;
+    pull_request::resume(sql, ctx.now)?;
     super::fleet_forgets(sql)?;
     let config = Config::load(sql)?;
     let state = State::load(sql)?;

@@ -22,6 +22,7 @@ use super::dispatch::stops;
 use super::effect::{DataPoint, Effect, FleetReport};
 use super::error::TownError;
 use super::policy::OPEN_WORK_TOLD;
+use super::review::pull_request;
 use super::sql::{Sql, first};
 use super::state::State;
 use super::time::Timestamp;
@@ -60,6 +61,7 @@ pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
     inactivity::run(sql, ctx)?; // rule 7
     escalation::raise_due(sql, ctx)?;
     fire(container::tell(sql, ctx, &view, idle)?);
+    fire(pull_request::book(sql, ctx, &view.config)?);
     notify::flush_rollup(sql, ctx, &view.config, &view.state)?; // rule 9
     fire(live::book(sql, ctx, &view.state.mayor)?);
     fire(notify::book_posts(sql, ctx, &view.config)?);

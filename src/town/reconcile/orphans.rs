@@ -17,8 +17,8 @@ use super::super::time::Timestamp;
 ///
 /// *Guarantees*: no bead stays `in_progress` for ever, whatever bug left it there; each one found is counted as a broken
 /// invariant and reported, never repaired in silence.
-/// *Assumptions*: live attempts are as many as the limits allow, so the index over `in_progress` beads is short; MRs with
-/// a pull request are excepted.
+/// *Assumptions*: live attempts are as many as the limits allow, so the index over `in_progress` beads is short; MRs that
+/// wait for their pull request are excepted, since their row has a deadline of its own.
 pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, state: &mut State) -> Result<(), TownError> {
     let rows = sql.query(
         "SELECT bead_id, orphaned_at
@@ -26,7 +26,7 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, state: &mut State) -> 
          WHERE status = 'in_progress'
            AND NOT EXISTS (SELECT 1 FROM attempts t
                            WHERE t.bead_id = beads.bead_id AND t.finished_at IS NULL AND t.bead_id IS NOT NULL)
-           AND NOT EXISTS (SELECT 1 FROM merge_requests m WHERE m.bead_id = beads.bead_id AND m.pr_url IS NOT NULL)
+           AND NOT EXISTS (SELECT 1 FROM pull_requests p WHERE p.bead_id = beads.bead_id)
          ORDER BY orphaned_at
          LIMIT ?1",
         &[RULE_ROWS.into()],
@@ -69,7 +69,7 @@ pub fn next_deadline(sql: &dyn Sql, now: Timestamp) -> Result<Option<Timestamp>,
          WHERE status = 'in_progress'
            AND NOT EXISTS (SELECT 1 FROM attempts t
                            WHERE t.bead_id = beads.bead_id AND t.finished_at IS NULL AND t.bead_id IS NOT NULL)
-           AND NOT EXISTS (SELECT 1 FROM merge_requests m WHERE m.bead_id = beads.bead_id AND m.pr_url IS NOT NULL)",
+           AND NOT EXISTS (SELECT 1 FROM pull_requests p WHERE p.bead_id = beads.bead_id)",
         &[now.into(), ORPHAN_GRACE.into()],
     )?;
     Ok(row.map_or(Ok(None), |r| r.opt_int(0))?.map(|t| Timestamp(t).plus(ORPHAN_GRACE)))

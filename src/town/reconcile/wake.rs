@@ -8,6 +8,7 @@ use super::super::config::Config;
 use super::super::dispatch::gate::View;
 use super::super::dispatch::{candidates, look, mayor, stops};
 use super::super::error::TownError;
+use super::super::review::pull_request;
 use super::super::sql::{Sql, first};
 use super::super::state::State;
 use super::super::time::Timestamp;
@@ -36,6 +37,7 @@ pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, Town
         end_of_holds(sql, &view)?,
         container::next_deadline(&view),
         live::next_deadline(sql, ctx.now)?,
+        pull_request::next_deadline(sql, ctx.now)?,
         notify::next_deadline(sql, &view.config, &view.state, ctx.now)?,
     ];
     Ok(times.into_iter().flatten().min())
