@@ -17,7 +17,8 @@ use gastown_host::world::World;
 use serde_json::{Value as Json, json};
 use support::*;
 
-const TOKEN: &str = "ghp_planted0123456789abcdefghijklmnopqrst";
+/// Of no form that `redact` would know.
+const TOKEN: &str = "planted-by-a-test-of-reviews";
 const REPO: &str = "acme/app";
 
 /// A town of strategy `pr` with a rig at GitHub; auto merge is off.

@@ -1,7 +1,9 @@
 //! The built-in refinery: merges one branch, runs the gates on the result, pushes, and reports the verdict.
 //!
-//! A verdict (`merged`, `failed`, `conflict`) judges the branch. What prevents a verdict (no clone, a push that fails for
-//! another reason than a race) is reported as `completed {failed}`, so that the branch is not blamed for it.
+//! A branch with a pull request is merged and tested in the same way, but not pushed: it is reported `done` with the pull
+//! request, and the forge merges it. A verdict (`merged`, `failed`, `conflict`) judges the branch. What prevents a verdict
+//! (no clone, a push that fails for another reason than a race) is reported as `completed {failed}`, so that the branch is
+//! not blamed for it.
 //! The scratch worktree is removed however it ends. The rig's lock is not held while gates run: they may take long.
 
 use crate::{
@@ -27,7 +29,12 @@ const NAMED_FILES: usize = 20;
 
 /// What is said about the branch.
 enum Verdict {
-    Merged { commit: String, message: String },
+    Merged {
+        commit: String,
+        message: String,
+    },
+    /// It merges and passes its gates; its pull request, with this url, brings it in.
+    Good(String),
     Failed(String),
     Conflict(String),
 }
@@ -140,6 +147,9 @@ async fn try_in(
             return Ok(Try::Verdict(Verdict::Failed(text)));
         }
     }
+    if let Some(url) = &review.pr_url {
+        return Ok(Try::Verdict(Verdict::Good(url.clone())));
+    }
     // What was merged is pushed, not what a gate may have left as the head.
     let to = format!("{commit}:refs/heads/{}", review.target_branch);
     let _lock = attempt.rig_lock().await?;
@@ -181,6 +191,10 @@ async fn announce(attempt: &Attempt, review: &Review, verdict: Verdict) -> Resul
         Verdict::Merged { commit, message } => {
             json!({ "entry_id": review.entry_id, "status": "merged", "message": message, "commit_sha": commit })
         }
+        Verdict::Good(url) => {
+            let summary = format!("{} merges into {} and passes its gates", review.branch, review.target_branch);
+            json!({ "branch": review.branch, "pr_url": url, "summary": summary })
+        }
         Verdict::Failed(text) => {
             json!({ "entry_id": review.entry_id, "status": "failed", "message": attempt.reason(text) })
         }
@@ -188,7 +202,10 @@ async fn announce(attempt: &Attempt, review: &Review, verdict: Verdict) -> Resul
             json!({ "entry_id": review.entry_id, "status": "conflict", "message": attempt.reason(text) })
         }
     };
-    let path = format!("review-queue/{}/complete", review.entry_id);
+    let path = match verdict {
+        Verdict::Good(_) => format!("agents/{}/done", attempt.dispatch.agent),
+        _ => format!("review-queue/{}/complete", review.entry_id),
+    };
     match attempt.report(&path, &body, &attempt.stop).await {
         Ok(_) | Err(CallError::Nobody) => Ok("completed".to_owned()),
         Err(CallError::Stopped) => Err(attempt.stop.cause().map_or_else(|| Halt::run("stopped"), Halt::Stopped)),

@@ -43,6 +43,8 @@ pub struct Review {
     pub source_bead_id: String,
     /// Commands that must succeed on the merged result.
     pub gates: Vec<String>,
+    /// The pull request that stands for the branch: the forge merges it, not the refinery.
+    pub pr_url: Option<String>,
 }
 
 /// A start, checked.
@@ -172,6 +174,7 @@ fn review(fields: &mut Fields<'_>) -> Option<Review> {
         target_branch: inner.branch("targetBranch"),
         source_bead_id: inner.optional_text("sourceBeadId").unwrap_or_default(),
         gates: inner.texts("gates"),
+        pr_url: inner.optional_text("prUrl"),
     };
     let read = inner.issues.is_empty();
     fields.issues.append(&mut inner.issues);

@@ -268,6 +268,10 @@ fn people() -> impl Strategy<Value = Op> {
         1 => (1..8_u8).prop_map(Op::Cap),
         1 => (any::<u8>(), proptest::option::of(1..4_u8), proptest::option::of(1..8_u8))
             .prop_map(|(r, p, c)| Op::RigLimits(r, p, c)),
+        1 => any::<bool>().prop_map(Op::Strategy),
+        2 => (any::<u8>(), any::<u8>()).prop_map(|(n, k)| Op::Forge(n, k)),
+        1 => (0..10_u8).prop_map(Op::ForgeDown),
+        1 => any::<u64>().prop_map(Op::Picky),
         1 => Just(Op::AddRig),
         1 => any::<u8>().prop_map(Op::RemoveRig),
         1 => Just(Op::MayorReads),

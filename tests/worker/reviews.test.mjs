@@ -51,7 +51,8 @@ const PR = (config = {}) => ({
 });
 const GITHUB = "https://github.com/acme/app.git";
 
-const refinery = ({ rig }) => fake.starts.findLast((s) => s.role === "refinery" && s.rigId === rig.id);
+/** The newest start of a refinery of this town. */
+const refinery = ({ town }) => fake.requests.map(({ body }) => body).findLast((b) => b?.role === "refinery" && b.townId === town.id);
 const mr = async ({ town, base }) => (await town.ok("GET", `${base}/beads?type=merge_request`))[0];
 const status = async ({ town, base, bead }) => (await town.ok("GET", `${base}/beads/${bead.id}`)).status;
 /** The refinery is content with the pull request. */

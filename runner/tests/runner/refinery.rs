@@ -37,6 +37,28 @@ async fn a_branch_that_passes_its_gates_is_merged_with_a_merge_commit() {
 }
 
 #[tokio::test]
+async fn a_branch_with_a_pull_request_is_tested_as_merged_and_left_to_its_forge() {
+    let url = "https://github.com/acme/app/pull/7";
+    for (gate, good) in [("test -f new.txt", true), ("exit 3", false)] {
+        let bench = Bench::new().await;
+        bench.commit("gt/toast/1", "new.txt", "new\n");
+        let before = bench.in_origin(&["rev-parse", "main"]);
+        let mut request = bench.refinery("gt/toast/1", &[gate]);
+        request["review"]["prUrl"] = json!(url);
+        bench.started(&request).await;
+        if good {
+            let done = bench.worker.call("done", |call| call.is("ref", "done")).await.body;
+            assert_eq!((&done["pr_url"], &done["branch"]), (&json!(url), &json!("gt/toast/1")));
+            bench.becomes("ref", "exited").await;
+            assert_eq!(bench.worker.count(|call| call.path == VERDICT), 0);
+        } else {
+            assert_eq!(verdict(&bench).await["status"], "failed");
+        }
+        assert_eq!(bench.in_origin(&["rev-parse", "main"]), before, "the forge merges, not the refinery");
+    }
+}
+
+#[tokio::test]
 async fn a_failing_gate_fails_the_review_with_its_output_and_merges_nothing() {
     let bench = Bench::new().await;
     bench.commit("gt/toast/1", "new.txt", "new\n");

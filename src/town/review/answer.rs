@@ -15,8 +15,10 @@ use super::super::policy::{
 use super::super::sql::{Sql, Value};
 use super::super::text;
 use super::super::time::MINUTE;
-use super::forge::{self, Said, Seen, Step, Trouble};
-use super::pull_request::{FORGE, Watch, call, check, enter, find, forget, home, keep_url, note, overrides, place};
+use super::forge::{self, Place, Said, Seen, Step, Trouble};
+use super::pull_request::{
+    FORGE, Watch, call, check, enter, find, forget, home, keep_url, note, overrides, place, token,
+};
 use super::rework::{self, Wanted};
 use super::{MergeRequest, Verdict, request};
 use serde_json::json;
@@ -44,7 +46,8 @@ pub fn settle(
         // The settings have changed meanwhile; the next call says what is wrong with them.
         Err(_) => return Ok(Vec::new()),
     };
-    let said = match forge::read(&place, step, answer) {
+    let clean = without_token(&config, &place, answer);
+    let said = match forge::read(&place, step, clean.as_ref().unwrap_or(answer)) {
         Ok(said) => said,
         Err(t) => return troubled(sql, ctx, &config, &mut mr, &asked, &watch, calls, step, &t),
     };
@@ -83,6 +86,13 @@ pub fn settle(
         &[(&mr.id).into()],
     )?;
     Ok(Vec::new())
+}
+
+/// The answer without the token, if the forge repeated it: its form alone need not give it away.
+fn without_token(config: &Config, place: &Place, answer: &Answer) -> Option<Answer> {
+    let (Answer::Http { status, body, retry_after }, Ok(token)) = (answer, token(config, place)) else { return None };
+    let body = body.contains(&token.0).then(|| body.replace(&token.0, text::REDACTED))?;
+    Some(Answer::Http { status: *status, body, retry_after: *retry_after })
 }
 
 fn url_in(asked: &MergeRequest) -> &str {

@@ -253,7 +253,7 @@ pub(super) fn home(sql: &dyn Sql, config: &Config, mr: &Bead) -> Result<Option<P
     Ok(rig.and_then(|r| forge::repository(&r.git_url, config.git_auth.gitlab_instance_url.as_deref())))
 }
 
-fn token(config: &Config, place: &Place) -> Result<Token, TownError> {
+pub(super) fn token(config: &Config, place: &Place) -> Result<Token, TownError> {
     let auth = &config.git_auth;
     let (token, setting) = if place.github {
         (auth.github_token.as_ref().or(config.github_cli_pat.as_ref()), "git_auth.github_token")
