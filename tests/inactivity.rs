@@ -65,7 +65,7 @@ fn an_agent_that_does_nothing_is_nudged_asked_about_and_stopped() {
     let ended = &w.attempts(&bead)[0];
     assert_eq!((text(ended, "outcome"), text(ended, "code")), ("failed", "agent.no_progress"));
     assert!(text(ended, "reason").contains("2 h 0 min"), "{ended}");
-    assert_eq!(minutes(&ended["finished_at"], begun).floor(), 120.0);
+    assert_eq!(time(&ended["finished_at"]).since(begun) / MINUTE, 120);
     assert!(w.starts()[0].ended_at.is_some(), "its process was stopped");
     assert_eq!((charged(&w, &bead), streak(&w, &bead)), (1, 1));
 }
@@ -87,7 +87,7 @@ fn every_thing_that_it_does_begins_the_count_anew() {
     assert_eq!(nudges(&w), 1, "50 and 15 minutes");
     w.run_for(2 * HOUR);
     assert_eq!(minute(&w, "SELECT created_at FROM beads WHERE triage_request > 0", begun), 110);
-    assert_eq!(minutes(&w.attempts(&bead)[0]["finished_at"], begun).floor(), 170.0);
+    assert_eq!(time(&w.attempts(&bead)[0]["finished_at"]).since(begun) / MINUTE, 170);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_memory_that_is_lost_repeats_no_step_and_forgets_none() {
     }
     w.run_for(2 * MINUTE);
     assert_eq!((nudges(&w), requests(&w)), (2, 1));
-    assert_eq!(minutes(&w.attempts(&bead)[0]["finished_at"], begun).floor(), 120.0);
+    assert_eq!(time(&w.attempts(&bead)[0]["finished_at"]).since(begun) / MINUTE, 120);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn while_the_container_drains_nobody_is_taken_for_inactive() {
 #[test]
 fn a_stalled_agent_is_idle_when_its_process_is_gone() {
     let (mut w, _, _, _) = quiet(0);
-    w.container.faults.set(Endpoint::Stop, Fault::answer(500, &error("busy")));
+    w.container.faults.set(Endpoint::Stop, Fault::answer(500, error("busy")));
     w.run_for(2 * HOUR + MINUTE);
     assert_eq!(status(&w, "Toast"), "stalled");
     w.container.faults.clear_all();
@@ -157,7 +157,7 @@ fn a_stalled_agent_is_idle_when_its_process_is_gone() {
 #[test]
 fn a_stalled_agent_is_idle_after_half_an_hour_whatever_has_become_of_its_process() {
     let (mut w, _, bead, _) = quiet(0);
-    w.container.faults.set(Endpoint::Stop, Fault::answer(500, &error("busy")));
+    w.container.faults.set(Endpoint::Stop, Fault::answer(500, error("busy")));
     w.run_for(2 * HOUR + MINUTE);
     w.must(Command::CancelBead { bead_id: bead, reason: "enough".to_owned() });
     w.run_for(27 * MINUTE);
@@ -169,7 +169,7 @@ fn a_stalled_agent_is_idle_after_half_an_hour_whatever_has_become_of_its_process
 #[test]
 fn a_stalled_agent_is_idle_when_another_container_has_taken_over() {
     let (mut w, rig, _, _) = quiet(0);
-    w.container.faults.set(Endpoint::Stop, Fault::answer(500, &error("busy")));
+    w.container.faults.set(Endpoint::Stop, Fault::answer(500, error("busy")));
     w.run_for(2 * HOUR + MINUTE);
     w.container.restart(w.clock.now());
     let bead = NewBead { title: "Other".to_owned(), priority: Some("critical".to_owned()), ..NewBead::default() };
@@ -183,7 +183,7 @@ fn a_stalled_refinery_takes_no_review_until_its_process_is_gone() {
     let (mut w, rig) = World::founded(6);
     refineries(&mut w, Behaviour::hangs().quiet_after(0));
     w.sling(&rig, "Work");
-    w.container.faults.set(Endpoint::Stop, Fault::answer(500, &error("busy")));
+    w.container.faults.set(Endpoint::Stop, Fault::answer(500, error("busy")));
     w.run_for(2 * HOUR + 3 * MINUTE);
     assert_eq!(status(&w, "refinery"), "stalled");
     w.run_for(3 * MINUTE);

@@ -37,7 +37,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// The tables that grow with a town's life.
-const GROWING: [&str; 13] = [
+const GROWING: [&str; 15] = [
     "beads",
     "bead_events",
     "attempts",
@@ -51,6 +51,8 @@ const GROWING: [&str; 13] = [
     "redrive_beads",
     "merge_requests",
     "convoys",
+    "escalations",
+    "molecules",
 ];
 
 /// Lines of plans that may be, the statement they belong to, and why.

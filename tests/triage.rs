@@ -10,13 +10,13 @@
 
 mod support_host;
 
-use gastown::town::command::{Actor, Command};
+use gastown::town::command::{Actor, Command, NewBead};
 use gastown::town::id::{AgentId, BeadId, RigId};
 use gastown::town::time::{HOUR, MINUTE, SECOND};
 use gastown_host::behaviour::{Behaviour, Ending, Started};
 use gastown_host::fault::{Endpoint, Fault};
+use gastown_host::operator;
 use gastown_host::world::World;
-use gastown_host::{operator, owner};
 use serde_json::{Value as Json, json};
 use support_host::*;
 
@@ -144,7 +144,7 @@ fn restart_with_backoff_counts_the_wait_from_now_and_resets_nothing() {
     for (failures, least) in [(0, 2), (1, 2), (2, 5), (3, 10)] {
         let (mut w, rig) = World::founded(7);
         for _ in 0..failures {
-            w.container.faults.once(Endpoint::Start, Fault::answer(500, &error("it broke")));
+            w.container.faults.once(Endpoint::Start, Fault::answer(500, error("it broke")));
         }
         stuck(&mut w, Behaviour::hangs());
         let bead = w.sling(&rig, "Think");
@@ -314,9 +314,9 @@ fn a_batch_is_closed_when_people_were_faster() {
 fn a_triage_agent_works_without_a_clone_and_is_told_what_to_answer() {
     let (mut w, _, request, _) = asked();
     let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-    let sees = std::rc::Rc::clone(&seen);
+    let notes = std::rc::Rc::clone(&seen);
     w.container.behave(move |start| {
-        sees.borrow_mut().push((start.request.lightweight, start.request.prompt.clone(), start.request.role.clone()));
+        notes.borrow_mut().push((start.request.lightweight, start.request.prompt.clone(), start.request.role.clone()));
         Behaviour::hangs()
     });
     let batch = batches(&w).remove(0);
@@ -344,8 +344,19 @@ fn nobody_is_asked_about_a_triage_agent() {
 #[test]
 fn a_request_is_not_redriven_and_neither_is_a_batch_beside_another() {
     let (mut w, _, request, _) = asked();
-    w.must(Command::CancelBead { bead_id: request.clone(), reason: "nobody cares".to_owned() });
     let again = |bead_id: &BeadId| Command::RedriveBead { bead_id: bead_id.clone(), reason: None };
-    assert_eq!(refused(&mut w, again(&request)).0, 409);
-    let _ = owner();
+    let batch = batches(&w).remove(0);
+    w.must(Command::CancelBead { bead_id: batch.clone(), reason: "not this one".to_owned() });
+    // A question of a person's brings the next one.
+    let rig = RigId::from(text(&w.bead(&batch), "rig_id"));
+    let bead =
+        NewBead { title: "Stuck, too".to_owned(), labels: vec!["gt:triage-request".to_owned()], ..NewBead::default() };
+    w.must(Command::CreateBead { rig_id: rig, bead });
+    w.run_for(SECOND);
+    assert_eq!(batches(&w).len(), 2);
+    let (status, _, words) = refused(&mut w, again(&batch));
+    assert_eq!((status, words.contains("one at a time")), (409, true));
+    w.must(Command::CancelBead { bead_id: request.clone(), reason: "nobody cares".to_owned() });
+    let (status, _, words) = refused(&mut w, again(&request));
+    assert_eq!((status, words.contains("answered")), (409, true));
 }

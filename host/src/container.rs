@@ -58,6 +58,7 @@ impl Process {
 }
 
 /// One town's container.
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch that a test turns by itself")]
 pub struct Container {
     /// What goes wrong with calls.
     pub faults: Faults,

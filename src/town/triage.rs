@@ -115,13 +115,13 @@ enum Wanted {
     /// Requests wait that no triage agent was given: a batch, in this rig.
     Batch(RigId),
     /// All of them were answered before the batch began.
-    Close(Bead),
+    Close(Box<Bead>),
 }
 
 fn wanted(sql: &dyn Sql, view: &View) -> Result<Option<Wanted>, TownError> {
     if let Some(batch) = batch(sql)? {
         let idle = batch.status == Status::Open && open(sql, 1)?.is_empty();
-        return Ok(idle.then_some(Wanted::Close(batch)));
+        return Ok(idle.then(|| Wanted::Close(Box::new(batch))));
     }
     let waiting = first(
         sql,

@@ -243,7 +243,7 @@ impl Rows {
         let mut asked = self.requests_for_triage().peekable();
         match self.batches().next() {
             Some(batch) if batch.status == "open" && asked.peek().is_none() => {
-                add(Some(self.now), "batch without a question")
+                add(Some(self.now), "batch without a question");
             }
             None if asked.any(|b| b.triage_request == 1) && !self.rigs.is_empty() => add(Some(self.now), "batch"),
             _ => {}

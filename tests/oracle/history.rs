@@ -233,6 +233,8 @@ fn weather() -> impl Strategy<Value = Op> {
         2 => Just(Op::Kill),
         1 => (1..200_u16).prop_map(Op::Sleep),
         3 => Just(Op::Restart),
+        1 => (0..40_u8, any::<u8>()).prop_map(|(minutes, action)| Op::Quiet(minutes, action)),
+        1 => any::<bool>().prop_map(Op::Resurrects),
         2 => any::<bool>().prop_map(Op::Crash),
     ]
 }
@@ -259,6 +261,10 @@ fn people() -> impl Strategy<Value = Op> {
         1 => any::<u8>().prop_map(Op::Lenient),
         1 => (any::<u8>(), proptest::option::of(any::<u8>())).prop_map(|(b, r)| Op::Move(b, r)),
         1 => any::<u8>().prop_map(Op::DeleteBead),
+        2 => (any::<u8>(), any::<u8>(), any::<u8>())
+            .prop_map(|(request, action, who)| Op::Resolve { request, action, who }),
+        1 => any::<u8>().prop_map(Op::Molecule),
+        1 => any::<u8>().prop_map(Op::Acknowledge),
     ];
     let control = prop_oneof![
         3 => (proptest::option::of(any::<u8>()), 0..4_u8, 1..120_u8)
@@ -289,6 +295,7 @@ fn people() -> impl Strategy<Value = Op> {
         1 => (any::<u8>(), any::<u8>()).prop_map(|(m, v)| Op::Verdict(m, v)),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(a, b)| Op::Submit(a, b)),
         1 => any::<u8>().prop_map(Op::Checkpoint),
+        1 => any::<u8>().prop_map(Op::Advance),
     ];
     prop_oneof![6 => work, 2 => control, 2 => agents]
 }

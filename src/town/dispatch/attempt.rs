@@ -55,6 +55,7 @@ impl Outcome {
 /// One attempt.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "columns, documented in migrations/town/0001_town.sql")]
+#[allow(clippy::struct_excessive_bools, reason = "columns; each is a fact of its own")]
 pub struct Attempt {
     pub id: AttemptId,
     pub seq: i64,

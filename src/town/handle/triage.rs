@@ -154,10 +154,9 @@ fn act(
     let bead_id = BeadId::from(triage::word(request, "hooked_bead_id"));
     let live = attempt::live_of_agent(sql, &agent)?.filter(|a| a.bead.as_ref() == Some(&bead_id));
     match (action, live) {
-        (Action::Discard | Action::ProvideGuidance, _) => Ok(()),
         (Action::EscalateToMayor, _) => escalate(sql, ctx, actor, request, notes),
-        // The agent has gone on to something else, which was not asked about.
-        (_, None) => Ok(()),
+        // Without its bead the agent has gone on to something else, which was not asked about.
+        (Action::Discard | Action::ProvideGuidance, _) | (_, None) => Ok(()),
         (Action::Restart, Some(live)) => end(sql, ctx, &live, notes, None),
         (Action::RestartWithBackoff, Some(live)) => {
             let streak = bead::get(sql, &bead_id)?.failure_streak.max(1);
