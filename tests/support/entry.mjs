@@ -48,13 +48,14 @@ let lives = 0;
 // One for all objects: what a town causes elsewhere is its cost, too.
 const meter = new Meter();
 
-const wrap = (name) =>
+/** `given`: what the object is given in place of its context. */
+const wrap = (name, given = (ctx) => ctx) =>
   class extends DurableObject {
     constructor(ctx, env) {
       super(ctx, env);
       this.life = lives += 1;
       this.eye = watching ? new Eye(ctx, name) : null;
-      this.inner = new app[name](meter.around(this.eye?.ctx ?? ctx), env);
+      this.inner = new app[name](meter.around(given(this.eye?.ctx ?? ctx, env)), env);
     }
 
     async fetch(request) {
@@ -190,17 +191,15 @@ export const TownDO = wrap("TownDO");
 export const FleetDO = wrap("FleetDO");
 
 /** The container's object, with a platform of the tests (fake-platform.mjs). */
-export class TownContainerDO extends wrap("TownContainerDO") {
-  constructor(ctx, env) {
-    const platform = platformOf(ctx.id.toString(), env.TEST_PLATFORM);
-    super(withContainer(ctx, platform), env);
-    this.platform = platform;
+export class TownContainerDO extends wrap("TownContainerDO", withContainer) {
+  get platform() {
+    return platformOf(this.ctx.id.toString(), this.env.TEST_PLATFORM);
   }
 
-  /** What the platform was asked, and whether a process runs. */
+  /** What the platform was asked, and whether a process runs, as JSON. */
   tPlatform() {
     const { running, starts, signals, destroyed } = this.platform;
-    return { running, starts, signals, destroyed };
+    return JSON.stringify({ running, starts, signals, destroyed });
   }
 
   /** What the platform does from now on. */
@@ -214,10 +213,10 @@ export class TownContainerDO extends wrap("TownContainerDO") {
   }
 }
 
-function withContainer(ctx, container) {
+function withContainer(ctx, env) {
   return new Proxy(ctx, {
     get(of, key) {
-      if (key === "container") return container;
+      if (key === "container") return platformOf(of.id.toString(), env.TEST_PLATFORM);
       const value = of[key];
       return typeof value === "function" ? value.bind(of) : value;
     },

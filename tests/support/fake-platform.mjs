@@ -22,7 +22,7 @@ class Platform {
   script = {};
 
   #url;
-  #ended = null;
+  #process = null;
 
   constructor(url) {
     this.#url = url;
@@ -34,12 +34,20 @@ class Platform {
     // A dictionary of own properties: of a Map nothing is left.
     this.starts.push({ env: { ...options.env }, enableInternet: options.enableInternet });
     this.running = true;
-    this.#ended = Promise.withResolvers();
-    this.#ended.promise.catch(() => {});
+    this.#process = { ended: null };
   }
 
+  // It asks again and again: a promise that one life of an object made is not heard in the next.
   monitor() {
-    return this.#ended ? this.#ended.promise : Promise.reject(new Error("monitor() cannot be called on a container that is not running."));
+    const process = this.#process;
+    return new Promise((resolve, reject) => {
+      const look = () => {
+        if (!process.ended) setTimeout(look, 10);
+        else if (process.ended.exitCode === 0) resolve();
+        else reject(process.ended);
+      };
+      look();
+    });
   }
 
   signal(signo) {
@@ -60,8 +68,7 @@ class Platform {
   exit(code, message = `Container exited with unexpected exit code: ${code}`) {
     if (!this.running) return;
     this.running = false;
-    if (code === 0) this.#ended.resolve();
-    else this.#ended.reject(Object.assign(new Error(message), { exitCode: code }));
+    this.#process.ended = Object.assign(new Error(message), { exitCode: code });
   }
 
   async #fetch(port, request) {

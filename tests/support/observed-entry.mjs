@@ -33,4 +33,8 @@ const observed = (Base) =>
 export const TownDO = observed(entry.TownDO);
 export const FleetDO = observed(entry.FleetDO);
 export const TownContainerDO = observed(entry.TownContainerDO);
-export default entry.default;
+export default class extends entry.default {
+  constructor(ctx, env) {
+    super(ctx, { ...env, GASTOWN_AE: points });
+  }
+}

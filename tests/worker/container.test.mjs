@@ -38,7 +38,12 @@ describe("TownContainerDO", () => {
   });
   afterEach(() => fake.heal());
 
-  const platform = () => object.tPlatform();
+  const platform = async () => JSON.parse(await object.tPlatform());
+  /** Time passes for this town. */
+  const pass = async (ms) => {
+    await h.advance(ms, { run: false });
+    await town.runAlarms();
+  };
   const row = async () => (await object.tSql("SELECT * FROM container")).rows[0];
   /** The object's alarm, if it is due. */
   const ring = () => object.tRunAlarm();
@@ -49,7 +54,7 @@ describe("TownContainerDO", () => {
     await until("the agent's heartbeat is heard", async () => (await town.attempts())[0].outcome === "proven");
     return { bead, agent };
   };
-  const attempt = async (bead) => (await town.attempts()).findLast((a) => a.bead_id === bead.id);
+  const attempt = async (bead) => (await town.attempts()).find((a) => a.bead_id === bead.id);
 
   test("a start starts the container, waits until it is ready, and gives it what it needs and no more", async () => {
     const secret = planted("github");
@@ -83,9 +88,8 @@ describe("TownContainerDO", () => {
     await object.tExit(1);
     await until("the end was noticed", async () => (await row()).phase === "Stopped");
     await town.ok("PATCH", "/config", { git_author_name: "Bob" });
-    await h.advance(20 * MINUTE);
     await until("it runs again", async () => {
-      await town.runAlarms();
+      await pass(MINUTE);
       return (await platform()).running;
     });
     const { starts } = await platform();
@@ -136,11 +140,8 @@ describe("TownContainerDO", () => {
     const ended = await attempt(bead);
     assert.deepEqual([ended.outcome, ended.code, ended.charged], ["failed", "container.lost", false]);
     assert.ok(h.logs.some((line) => line.includes("container.exited") && line.includes("137")));
-    await h.advance(3 * MINUTE);
-    await until("it runs again", async () => {
-      await town.runAlarms();
-      return (await attempt(bead)).outcome === "proven";
-    });
+    await pass(3 * MINUTE);
+    await until("it runs again", async () => (await attempt(bead)).outcome === "proven");
     assert.equal((await platform()).starts.length, 2);
     assert.notEqual((await row()).instance, first);
   });
@@ -156,11 +157,11 @@ describe("TownContainerDO", () => {
     }
     await fake.done(agent.id);
     await town.runAlarms();
-    for (const refinery of fake.live) await fake.speak(refinery.agentId, "POST", `review-queue/${refineryEntry(refinery)}/complete`, { status: "merged", message: "" });
+    for (const refinery of fake.live.filter((a) => a.townId === town.id)) await fake.speak(refinery.agentId, "POST", `review-queue/${refineryEntry(refinery)}/complete`, { status: "merged", message: "" });
     await town.runAlarms();
     let minutes = 0;
     while ((await platform()).running) {
-      await h.advance(MINUTE);
+      await pass(MINUTE);
       await ring();
       minutes += 1;
       assert.ok(minutes < 20, "it runs on");
@@ -195,11 +196,10 @@ describe("TownContainerDO", () => {
   });
 
   test("crash upon crash is bounded: then it stays down and says so, and the breaker holds the town", async () => {
+    await town.ok("PATCH", "/config", { dispatch: { boot_timeout_ms: 100 } });
     await object.tScript({ refuses: true });
     for (let n = 0; n < 6; n += 1) await town.rig(rig.id).sling({ title: `bead ${n}` });
-    for (let i = 0; i < 60; i += 1) {
-      await h.advance(30_000);
-    }
+    for (let i = 0; i < 30; i += 1) await pass(MINUTE);
     const { phase, falls } = await row();
     assert.ok(["Down", "Stopped"].includes(phase) && falls.split(",").length <= 5, `${phase} ${falls}`);
     const breaker = (await town.ok("GET", "/breakers")).breakers[0];
@@ -207,7 +207,7 @@ describe("TownContainerDO", () => {
     assert.equal((await town.ok("GET", `/rigs/${rig.id}/beads?status=failed`)).length, 0, "no bead is lost");
     await object.tScript({});
     await until("it recovers by itself", async () => {
-      await h.advance(5 * MINUTE);
+      await pass(5 * MINUTE);
       return (await platform()).running;
     });
   });
@@ -247,7 +247,7 @@ describe("TownContainerDO", () => {
 describe("kill -9 of everything while", () => {
   // With workerd the platform of the tests dies, too, as if the whole machine had; the storage stays.
   const scenes = [
-    ["the container boots", async (c) => { await c.object.tScript({ silent: true }); await c.sling(); c.town.runAlarm().catch(() => {}); await until("it boots", async () => (await c.object.tPlatform()).running); }],
+    ["the container boots", async (c) => { await c.object.tScript({ silent: true }); await c.sling(); c.town.runAlarm().catch(() => {}); await until("it boots", async () => JSON.parse(await c.object.tPlatform()).running); }],
     ["the start is at the container", async (c) => { c.fake.next("start", { hang: true }); await c.sling(); c.town.runAlarm().catch(() => {}); await until("it hangs", () => c.fake.hanging > 0); }],
     ["the agent works", async (c) => { await c.sling(); await c.town.runAlarms(); }],
     ["its health is checked", async (c) => { await c.sling(); await c.town.runAlarms(); await c.h.advance(MINUTE, { run: false }); c.fake.next("health", { hang: true }); c.object.tRunAlarm().catch(() => {}); await until("it hangs", () => c.fake.hanging > 0); }],
@@ -267,14 +267,15 @@ describe("kill -9 of everything while", () => {
         fake.restart();
         await h.restart();
         await until("its agent works again", async () => {
-          await h.advance(20_000);
+          await h.advance(20_000, { run: false });
+          await town.runAlarms();
           const again = await h.object("TOWN_CONTAINER", town.id);
           await again.tRunAlarm();
           return fake.live.length === 1 && (await town.attempts())[0].outcome === "proven";
         }, { within: 20_000 });
         const [{ instanceId }] = fake.starts.slice(-1);
         assert.equal(fake.starts.filter((s) => s.instanceId === instanceId).length, 1);
-        assert.equal((await (await h.object("TOWN_CONTAINER", town.id)).tPlatform()).starts.length, 1);
+        assert.equal(JSON.parse(await (await h.object("TOWN_CONTAINER", town.id)).tPlatform()).starts.length, 1);
       } finally {
         await h.stop();
         await fake.kill();
@@ -287,7 +288,7 @@ describe("kill -9 of everything while", () => {
     const awaits = text.split("\n").map((l) => l.trim()).filter((l) => l.includes(".await") && !l.startsWith("//"));
     // Where an object that dies there is tested: killed above, thrown out of memory, or rung by its alarm.
     const moments = [
-      [/platform::(pass|health)|self\.take\(|self\.boot\(|pause\(|Delay::from|self\.act\(|look_around|self\.ring|self\.answer/, "killed"],
+      [/platform::(pass|health)|self\.take\(|self\.boot\(|pause\(|Delay::from|self\.act\(|look_around|self\.0\.(ring|answer)/, "killed"],
       [/platform::ended|watched\.await|room\.take/, "ended while its object was away"],
       [/self\.arm\(|alarm::(set|clear)/, "noticed by the alarm"],
       [/ask_town|tell_town|stub::post/, "idle, and crash"],
