@@ -70,6 +70,7 @@ fn ended(world: &World) -> Vec<String> {
             format!("health {}{agents}", health.is_some())
         }
         Outcome::Probed { scope, result, .. } => format!("probed {scope} {}", result.is_ok()),
+        Outcome::Told { what, answer, .. } => format!("tell {what:?} {}", told_in(answer)),
         Outcome::Posted { delivery_id, answer } => format!("post {delivery_id} {}", told_in(answer)),
         Outcome::ForgeAnswered { bead_id, answer, .. } => format!("forge {bead_id} {}", told_in(answer)),
         Outcome::Reported { delivered } => format!("reported {delivered}"),

@@ -370,7 +370,7 @@ impl<'a> Run<'a> {
                 let now = self.play.world.now();
                 let mut instance = self.play.world.container.instance_id().to_owned();
                 if *other {
-                    instance = format!("{}-before", instance);
+                    instance = format!("{instance}-before");
                 }
                 if *dies {
                     self.play.world.container.kill(now);

@@ -193,7 +193,7 @@ impl Machine {
             (Phase::Starting | Phase::Ready | Phase::Stopping, Event::Time) => self.due(now),
             (Phase::Starting | Phase::Ready, Event::Exited { code, reason }) => self.exited(code, reason, now),
             (Phase::Stopping, Event::Exited { code, reason }) => {
-                self.ended = reason.clone();
+                self.ended.clone_from(&reason);
                 vec![self.end(Phase::Stopped, code, reason, now)]
             }
             // Nobody needs to be told that what does not run has ended, and what is ending is neither used nor checked.
@@ -287,7 +287,7 @@ impl Machine {
     /// It ended, and nobody here had asked it to. A good end is the platform's doing: it sent SIGTERM.
     fn exited(&mut self, code: Option<i32>, reason: String, now: Timestamp) -> Vec<Act> {
         if self.phase == Phase::Ready && code == Some(0) {
-            self.ended = reason.clone();
+            self.ended.clone_from(&reason);
             return vec![self.end(Phase::Stopped, code, reason, now)];
         }
         let reason = match code {

@@ -2,6 +2,7 @@
 
 #[allow(missing_docs, reason = "the macro writes undocumented exports beside each object")]
 pub mod container_do;
+#[allow(missing_docs, reason = "the macro writes undocumented exports beside each object")]
 pub mod fleet_do;
 mod ledger;
 mod perform;
