@@ -42,8 +42,10 @@ impl MolCommand {
                 facts(&[
                     ("molecule", word(data, "molecule/id")),
                     ("status", word(data, "molecule/status")),
+                    // Counted from 0: as many are closed.
+                    ("closed", format!("{} of {}", word(data, "currentStep"), word(data, "totalSteps"))),
                     ("step", word(data, "step/title")),
-                    ("to do", word(data, "step/body")),
+                    ("to do", word(data, "step/instructions")),
                 ])
             })),
             Self::Advance { summary } => Ok(Answer::of(advance(caller, &input::text(summary)?)?, |data| {

@@ -30,6 +30,7 @@ function start(args, env, input = "") {
       keep("gt", text);
     });
   }
+  child.stdin.on("error", (error) => assert.equal(error.code, "EPIPE", "a command that reads nothing may have ended"));
   if (input !== null) child.stdin.end(input);
   const ended = new Promise((resolve) => child.once("close", (code) => resolve({ code, ...said })));
   return { child, said, ended: within(30_000, `gt ${args.join(" ")} ends`, ended) };

@@ -174,8 +174,9 @@ fn every_command_of_an_agent_asks_what_the_protocol_says() {
             &["mol", "current"],
             format!("GET {}", own("molecule/current")),
             Value::Null,
-            json!({"molecule": {"id": OTHER, "status": "active"}, "step": {"title": "Migrate", "body": "The schema"}}),
-            "step      Migrate",
+            json!({"molecule": {"id": OTHER, "status": "active"}, "step": {"title": "Migrate", "instructions": "The schema"},
+                "currentStep": 1, "totalSteps": 3}),
+            "closed    1 of 3\nstep      Migrate\nto do     The schema",
         ),
         (
             &["mol", "advance", "Migrated"],
