@@ -227,9 +227,9 @@ impl Client {
         if status == 204 {
             return Ok(Json::Null);
         }
-        let Ok(mut body) = serde_json::from_str::<Json>(&text) else { return Err(self.odd(status, &text)) };
+        let Ok(body) = serde_json::from_str::<Json>(&text) else { return Err(self.odd(status, &text)) };
         match body.get("success").and_then(Json::as_bool) {
-            Some(true) => Ok(body.get_mut("data").map(Json::take).unwrap_or_default()),
+            Some(true) => Ok(data_of(body)),
             Some(false) => {
                 let word = |key: &str| body.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
                 let milliseconds = body.get("retry_after_ms").and_then(Json::as_u64).map(Duration::from_millis);
@@ -268,6 +268,17 @@ impl Client {
             what: format!("what answers at {} is no Gastown worker, or not well: HTTP {status}, {shown}", self.api),
             next: "Check the address (gt whoami shows it); else try again later.".to_owned(),
         }
+    }
+}
+
+/// The data of a success. One answer (`mayor-id`) has its fields beside `success`, some have none at all.
+fn data_of(body: Json) -> Json {
+    let Json::Object(mut fields) = body else { return Json::Null };
+    fields.remove("success");
+    match fields.remove("data") {
+        Some(data) => data,
+        None if fields.is_empty() => Json::Null,
+        None => Json::Object(fields),
     }
 }
 
@@ -318,6 +329,14 @@ mod tests {
         assert_eq!(again(&busy("unavailable", Some(1_000)), Repeat::Safe, 1), second);
         assert_eq!(again(&lost(), Repeat::Once, 1), None);
         assert_eq!(again(&lost(), Repeat::Safe, 3), Some(Duration::from_millis(800)));
+    }
+
+    #[test]
+    fn data_is_found_wherever_the_worker_puts_it() {
+        assert_eq!(data_of(json!({"success": true, "data": [1]})), json!([1]));
+        assert_eq!(data_of(json!({"success": true, "data": null})), Json::Null);
+        assert_eq!(data_of(json!({"success": true, "agentId": "a"})), json!({"agentId": "a"}));
+        assert_eq!(data_of(json!({"success": true})), Json::Null);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl NudgeArgs {
     /// Runs it.
     pub fn run(&self, caller: &Caller) -> Result<Answer, Failure> {
         let body = Body::new()
-            .with("target_agent_id", Some(resolve::agent(caller, &self.agent)?))
+            .with("target_agent_id", Some(resolve::agent_id(caller, &self.agent)?))
             .with("message", Some(input::text(&self.message)?))
             .with("mode", self.mode.clone());
         Ok(Answer::new(nudge(caller, body.json())?, "nudged"))

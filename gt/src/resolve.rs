@@ -137,7 +137,18 @@ fn search(caller: &Caller, given: &str) -> Result<(String, String), Failure> {
     }
 }
 
-/// The agent that is meant, by id or name. `mayor` stands for itself: the town knows who that is.
+/// The agent that is meant where only an id will do: the mayor is asked for.
+pub fn agent_id(caller: &Caller, given: &str) -> Result<String, Failure> {
+    if given != "mayor" {
+        return agent(caller, given);
+    }
+    let told = caller.call(&Call::get(caller.town_path("mayor-id")?))?;
+    told.get("agentId").and_then(Json::as_str).map(str::to_owned).ok_or_else(|| {
+        Failure::usage("the town has no mayor yet", "A mail to the mayor waits for it: gt mail send mayor …")
+    })
+}
+
+/// The agent that is meant, by id or name. `mayor` stands for itself: in mail the town knows who that is.
 pub fn agent(caller: &Caller, given: &str) -> Result<String, Failure> {
     if is_id(given) || given == "mayor" {
         return Ok(given.to_owned());

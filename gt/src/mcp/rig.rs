@@ -25,14 +25,14 @@ pub const NUDGE: Tool = Tool {
     name: "gt_nudge",
     about: "Tell something to an agent that is at work, now. For what can wait, send mail instead.",
     fields: &[
-        needs("target_agent_id", Text, "The agent: its id, or its name."),
+        needs("target_agent_id", Text, "The agent: its id, its name, or \"mayor\"."),
         needs("message", Text, "What to tell it."),
         takes("mode", Word(MODES), "When it reads it: at its next pause (wait-idle, the default), at once, or queued."),
     ],
     reads: false,
     destroys: false,
     run: |caller, args| {
-        let target = resolve::agent(caller, args.text("target_agent_id"))?;
+        let target = resolve::agent_id(caller, args.text("target_agent_id"))?;
         let mut body = args.body(&[]);
         if let Some(fields) = body.as_object_mut() {
             fields.insert("target_agent_id".to_owned(), Json::String(target));

@@ -1,5 +1,6 @@
 //! What people's commands ask of the worker.
 
+use crate::fake_worker::Reply;
 use crate::world::{AGENT, BEAD, OTHER, RIG, TOWN, World};
 use serde_json::{Value, json};
 
@@ -276,6 +277,22 @@ fn agents_and_convoys_are_found_by_name() {
     world.worker.gives(&format!("GET {}", mayor(&format!("convoys/{OTHER}"))), &detail);
     let text = world.run(&["convoy", "show", "Log in"]).ok().out;
     assert!(text.ends_with("33333333  closed  Schema\n  44444444  open  Form  <- 33333333\n"), "{text}");
+}
+
+#[test]
+fn the_mayor_is_asked_for_where_only_an_id_will_do() {
+    let world = World::person();
+    world.worker.answer(
+        &format!("GET {}", town("mayor-id")),
+        &[
+            Reply::of(200, &json!({"success": true, "agentId": OTHER, "model": null}).to_string()),
+            Reply::of(200, &json!({"success": true, "agentId": null}).to_string()),
+        ],
+    );
+    world.worker.gives(&format!("POST {}", town(&format!("rigs/{RIG}/nudge"))), &json!({"nudge_id": "n"}));
+    world.run(&["nudge", "mayor", "Look"]).ok();
+    assert_eq!(world.worker.last().json(), json!({"target_agent_id": OTHER, "message": "Look"}));
+    assert!(world.run(&["nudge", "mayor", "Look"]).ends(2).err.contains("the town has no mayor yet"));
 }
 
 #[test]
