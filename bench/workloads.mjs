@@ -14,6 +14,8 @@ export const HOUR = 60 * MINUTE;
 const HEARTBEAT = 30 * SECOND;
 /** Events of an hour after which something is wrong: an alarm that rings again and again. */
 const MANY = 20_000;
+/** Events appended in the hour of workload E: some steps in which the oldest go. */
+const APPENDED = 1_000;
 
 /** Dollars per row, as the platform bills them. */
 const PRICE = { read: 0.001 / 1e6, written: 1.0 / 1e6 };
@@ -31,6 +33,7 @@ export const WORKLOADS = {
   C: { title: "n healthy agents, our runner's batch heartbeat", sizes: [1, 10, 100], small: 4, prepare: healthy },
   C_forgets: { title: "the same, the object made anew after every event", sizes: [100], small: null, prepare: healthy, forgets: true },
   C_single: { title: "n healthy agents, the predecessor's single heartbeats", sizes: [100], small: 2, prepare: healthySingle },
+  E: { title: `${APPENDED} events, each appended alone to an agent's store of n`, sizes: [10_000], small: null, prepare: talking },
 };
 
 /** Runs one workload and returns its figures for the hour. */
@@ -39,8 +42,8 @@ export async function run(name, n, { lines = false } = {}) {
   const h = await Harness.start({ container, clock: "stands", seed: n + 1 });
   try {
     const { prepare, forgets = false } = WORKLOADS[name];
-    const { town, beat = null } = await prepare(h, container, n);
-    return await measured(h, container, town, { beat, forgets }, n, lines);
+    const { town, beat = null, deed = null } = await prepare(h, container, n);
+    return await measured(h, container, town, { beat, forgets, deed }, n, lines);
   } finally {
     await h.stop();
     await container.kill();
@@ -51,6 +54,7 @@ export async function run(name, n, { lines = false } = {}) {
 async function measured(h, container, town, life, n, lines) {
   const asked = container.requests.length;
   await (await town.stub()).tMeterReset();
+  await life.deed?.();
   const { alarms, ticks } = await pass(h, town, HOUR, life);
   const meter = await (await town.stub()).tMeter();
   const figures = {
@@ -158,6 +162,20 @@ async function healthy(h, container, n, { single = false } = {}) {
 
 function healthySingle(h, container, n) {
   return healthy(h, container, n, { single: true });
+}
+
+/** E: an agent with a past says something, event by event, as the predecessor's container sends them. */
+async function talking(h, _, n) {
+  const { town, rig } = await founded(h);
+  const agent = await town.ok("POST", `/rigs/${rig.id}/agents/get-or-create`, { role: "polecat" });
+  const say = (body) => town.ok("POST", `/rigs/${rig.id}/agent-events`, { agent_id: agent.id, ...body }, { token: town.containerToken });
+  const event = (i) => ({ event_type: "message.part.updated", data: { i, text: "x".repeat(200) } });
+  for (let i = 0; i < n; i += APPENDED) await say({ events: Array.from({ length: APPENDED }, (_, j) => event(i + j)) });
+  await pass(h, town, MINUTE);
+  const deed = async () => {
+    for (let i = 0; i < APPENDED; i += 1) await say(event(i));
+  };
+  return { town, deed };
 }
 
 async function sling(town, rig, n) {

@@ -7,12 +7,13 @@ pub mod objects;
 #[cfg(target_arch = "wasm32")]
 pub mod platform;
 pub mod town;
+pub mod transcript;
 
 #[cfg(target_arch = "wasm32")]
 mod entry {
     //! What the runtime calls.
 
-    pub use crate::objects::{container_do::TownContainerDO, fleet_do::FleetDO, town_do::TownDO};
+    pub use crate::objects::{agent_do::AgentDO, container_do::TownContainerDO, fleet_do::FleetDO, town_do::TownDO};
 
     /// Once per instance: a panic leaves a trace in the log.
     #[worker::event(start)]
@@ -28,4 +29,4 @@ mod entry {
 }
 
 #[cfg(target_arch = "wasm32")]
-pub use entry::{FleetDO, TownContainerDO, TownDO};
+pub use entry::{AgentDO, FleetDO, TownContainerDO, TownDO};

@@ -329,7 +329,7 @@ fn one_that_is_wanted_while_it_stops_is_started_after_it_has_ended() {
 fn what_is_saved_is_what_was_and_due_times_alone_are_no_news() {
     let sql = Sqlite::memory();
     let now = Timestamp(1);
-    migrate::migrate_with(&sql, now, container::MIGRATIONS, &migrate::TOWN).unwrap();
+    migrate::migrate_with(&sql, now, container::MIGRATIONS, &migrate::RECORDED).unwrap();
     assert_eq!(container::load(&sql).unwrap(), None);
     let mut life = Life::new(Place { dies: Some((SECOND, 1)), ..Place::default() });
     let mut phases = Vec::new();

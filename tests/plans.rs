@@ -27,7 +27,7 @@ mod oracle;
 mod history;
 
 use gastown::town::command::{AttemptFilter, BeadFilter, Command, Page};
-use gastown::town::id::RigId;
+use gastown::town::id::{AgentId, RigId};
 use gastown::town::time::{DAY, HOUR, MINUTE};
 use gastown_host::ids::SplitMix64;
 use gastown_host::owner;
@@ -37,8 +37,9 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// The tables that grow with a town's life.
-const GROWING: [&str; 15] = [
+const GROWING: [&str; 16] = [
     "beads",
+    "departed",
     "bead_events",
     "attempts",
     "notifications",
@@ -118,7 +119,8 @@ fn ask_everything(world: &mut World, rig_id: &RigId) {
         world.command(&owner(), Command::GetConvoy { convoy_id }).unwrap();
     }
     for row in world.sql.peek("SELECT agent_id FROM agents LIMIT 5", &[]) {
-        let agent_id = row.text(0).unwrap().as_str().into();
+        let agent_id: AgentId = row.text(0).unwrap().as_str().into();
+        world.command(&owner(), Command::KnowsAgent { agent_id: agent_id.clone() }).unwrap();
         world.command(&owner(), Command::Prime { agent_id }).unwrap();
     }
 }

@@ -163,7 +163,7 @@ impl Job {
             Effect::PostWebhook(post) => (false, Vec::new(), Script::Webhook(post)),
             Effect::CallForge(call) => (false, Vec::new(), Script::Forge(call)),
             Effect::MessageAgent(message) => (false, vec![message.agent_id.0.clone()], Script::Message(message)),
-            Effect::ReportToFleet(_) | Effect::Emit(_) | Effect::Broadcast(_) => return None,
+            Effect::ReportToFleet(_) | Effect::EraseAgent(_) | Effect::Emit(_) | Effect::Broadcast(_) => return None,
         };
         Some(Self { id, is_start, agents, flights: Vec::new(), paused_until: None, script })
     }

@@ -409,6 +409,7 @@ impl rusqlite::ToSql for Bound<'_> {
             Value::Null => rusqlite::types::Null.into(),
             Value::Int(v) => (*v).into(),
             Value::Text(v) => v.as_str().into(),
+            Value::Blob(v) => v.as_slice().into(),
         })
     }
 }
@@ -426,7 +427,7 @@ fn read(column: usize, value: ValueRef<'_>) -> rusqlite::Result<Value> {
         ValueRef::Text(v) => {
             Ok(Value::Text(std::str::from_utf8(v).map_err(|_| refused("text that is not UTF-8"))?.to_owned()))
         }
-        ValueRef::Blob(_) => Err(refused("a blob, which the town has no type for")),
+        ValueRef::Blob(v) => Ok(Value::Blob(v.to_vec())),
     }
 }
 

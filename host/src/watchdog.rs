@@ -104,6 +104,7 @@ fn keys(effect: &Effect) -> Vec<String> {
         Effect::PostWebhook(post) => vec![format!("post {}", post.delivery_id)],
         Effect::MessageAgent(m) => vec![format!("message {}", m.agent_id)],
         Effect::CallForge(call) => vec![format!("forge {}", call.bead_id)],
+        Effect::EraseAgent(agent) => vec![format!("erase {agent}")],
         Effect::ReportToFleet(_) => vec!["report".to_owned()],
         Effect::Emit(_) | Effect::Broadcast(_) => Vec::new(),
     }
@@ -120,6 +121,7 @@ fn brief(effect: &Effect) -> String {
         Effect::MessageAgent(m) => format!("message {}: {}", m.agent_id.short(), cut(m.prompt.clone())),
         Effect::CallForge(call) => format!("{} {} for {}", call.method, call.path, call.bead_id.short()),
         Effect::ReportToFleet(report) => cut(format!("{report:?}")),
+        Effect::EraseAgent(agent) => format!("erase the store of {}", agent.short()),
         Effect::Emit(point) => point.event.to_owned(),
         Effect::Broadcast(frame) => cut(frame.to_string()),
     }

@@ -25,7 +25,7 @@ use crate::webhook::{Post, Webhook};
 use gastown::town::command::{Actor, Command};
 use gastown::town::effect::{Answer, DataPoint, Effect, FleetReport, Outcome};
 use gastown::town::error::TownError;
-use gastown::town::id::RigId;
+use gastown::town::id::{AgentId, RigId};
 use gastown::town::policy::{CALLS_AT_ONCE, STARTS_AT_ONCE};
 use gastown::town::pulse::Pulses;
 use gastown::town::time::{Millis, SECOND, Timestamp};
@@ -116,6 +116,10 @@ pub struct World {
     pub outcomes: Vec<(Timestamp, Outcome)>,
     /// Reports to the registry get lost.
     pub deaf_fleet: bool,
+    /// Stores of agents cannot be erased.
+    pub stubborn_stores: bool,
+    /// Every agent whose store was erased so far.
+    pub erased: Vec<AgentId>,
     /// Every report to the fleet so far.
     pub reports: Vec<(Timestamp, FleetReport)>,
     /// What agents said and the town refused.
@@ -203,6 +207,8 @@ impl World {
             effects: Vec::new(),
             outcomes: Vec::new(),
             deaf_fleet: false,
+            stubborn_stores: false,
+            erased: Vec::new(),
             reports: Vec::new(),
             refused: Vec::new(),
             tolerate_errors: false,
@@ -489,10 +495,24 @@ impl World {
                         }
                         self.report(now);
                     }
+                    if let Effect::EraseAgent(agent) = &effect {
+                        self.erase(now, agent.clone());
+                    }
                     self.next_id += 1;
                     self.waiting.extend(Job::of(self.next_id, effect, now));
                 }
             }
+        }
+    }
+
+    /// The store of an agent is erased at once, or not at all.
+    fn erase(&mut self, now: Timestamp, agent_id: AgentId) {
+        let erased = !self.stubborn_stores;
+        if erased {
+            self.erased.push(agent_id.clone());
+        }
+        if let Err(e) = Town::new(&self.sql).settle(&Ctx::new(now, &self.ids), Outcome::Erased { agent_id, erased }) {
+            self.failed("settle", e);
         }
     }
 

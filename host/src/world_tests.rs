@@ -73,6 +73,7 @@ fn ended(world: &World) -> Vec<String> {
         Outcome::Told { what, answer, .. } => format!("tell {what:?} {}", told_in(answer)),
         Outcome::Posted { delivery_id, answer } => format!("post {delivery_id} {}", told_in(answer)),
         Outcome::ForgeAnswered { bead_id, answer, .. } => format!("forge {bead_id} {}", told_in(answer)),
+        Outcome::Erased { agent_id, erased } => format!("erased {agent_id} {erased}"),
         Outcome::Reported { delivered } => format!("reported {delivered}"),
         Outcome::Told { .. } | Outcome::Messaged { .. } => format!("{outcome:?}"),
     };

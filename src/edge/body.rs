@@ -2,8 +2,11 @@
 
 use super::envelope::Refusal;
 
-/// The largest body of any route so far: `design.md` 9.
+/// The largest body of most routes: `design.md` 9.
 pub const MAX_BODY_BYTES: usize = 1_024 * 1_024;
+
+/// The largest batch of an agent's events: `design.md` 9.
+pub const MAX_EVENTS_BYTES: usize = 8 * 1_024 * 1_024;
 
 /// How much is read and thrown away of a body that is refused. The runtime closes the connection when an answer goes out
 /// before the body is in (`KJ`: after 64 KiB or a second of grace), and a client that is still sending then sees a broken

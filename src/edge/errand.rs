@@ -37,6 +37,8 @@ pub enum What {
     AddRig { rig_id: String, name: String, git_url: String, default_branch: String },
     /// [`Command::RemoveRig`].
     RemoveRig { rig_id: String },
+    /// [`Command::KnowsAgent`], asked by the agent's store.
+    KnowsAgent { agent_id: String },
     /// [`Command::ListRigs`], asked by the worker itself.
     ListRigs,
     /// [`Command::ContainerExited`], told by the container's object.
@@ -78,6 +80,7 @@ impl Errand {
                 to.texts(&["add_rig", rig_id, name, git_url, default_branch])
             }
             What::RemoveRig { rig_id } => to.texts(&["remove_rig", rig_id]),
+            What::KnowsAgent { agent_id } => to.texts(&["knows_agent", agent_id]),
             What::ListRigs => to.text("list_rigs"),
             What::ContainerExited { instance, exit_code, reason } => {
                 let code = exit_code.map(|c| c.to_string());
@@ -105,6 +108,7 @@ impl Errand {
             "found" => What::Found { town_id: next()?, name: next()?, owner_user_id: next()? },
             "add_rig" => What::AddRig { rig_id: next()?, name: next()?, git_url: next()?, default_branch: next()? },
             "remove_rig" => What::RemoveRig { rig_id: next()? },
+            "knows_agent" => What::KnowsAgent { agent_id: next()? },
             "list_rigs" => What::ListRigs,
             "container_exited" => What::ContainerExited {
                 instance: r.opt()?,
@@ -139,6 +143,7 @@ impl What {
                 order("add_rig", Command::AddRig { rig_id, name, git_url, default_branch })
             }
             Self::RemoveRig { rig_id } => order("remove_rig", Command::RemoveRig { rig_id: RigId(rig_id) }),
+            Self::KnowsAgent { agent_id } => order("knows_agent", Command::KnowsAgent { agent_id: AgentId(agent_id) }),
             Self::ListRigs => order("list_rigs", Command::ListRigs),
             Self::ContainerExited { instance, exit_code, reason } => {
                 order("container_exited", Command::ContainerExited { instance, exit_code, reason })
@@ -178,6 +183,7 @@ mod tests {
             at("POST", "/api/towns/t/rigs/r/sling", "{\"title\":\"Ü \\\" \\u0000\"}"),
             What::Found { town_id: "t".into(), name: "n".into(), owner_user_id: "u".into() },
             What::RemoveRig { rig_id: "r".into() },
+            What::KnowsAgent { agent_id: "a".into() },
             What::ListRigs,
             What::ContainerExited { instance: Some("i".into()), exit_code: Some(137), reason: "killed".into() },
             What::ContainerNeeded,

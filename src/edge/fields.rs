@@ -234,6 +234,9 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The predecessor's words (`protocol.md` 3.3).
+pub const INVALID_QUERY: &str = "Invalid query parameters";
+
 /// The parameters of a query string; of a repeated one the first counts, as the predecessor has it.
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(String, String)>);
@@ -269,6 +272,11 @@ impl Query {
     /// A whole number that is not negative; `Err` if it is something else.
     pub fn count(&self, key: &str) -> Result<Option<u32>, ParseIntError> {
         self.get(key).map(str::parse).transpose()
+    }
+    /// A whole number that is not negative, of the routes that have one word for everything that is wrong with a query.
+    pub fn number(&self, key: &str) -> Result<Option<i64>, Refusal> {
+        let wrong = || Refusal::bad_query(INVALID_QUERY);
+        self.get(key).map(|v| v.parse().ok().filter(|n| *n >= 0).ok_or_else(wrong)).transpose()
     }
     /// `limit` of our own lists (`api.md`).
     pub fn limit(&self) -> Result<Option<u32>, Refusal> {

@@ -20,6 +20,8 @@ pub mod route;
 pub mod serve;
 #[cfg(target_arch = "wasm32")]
 mod sockets;
+#[cfg(target_arch = "wasm32")]
+mod store;
 pub mod token;
 #[cfg(target_arch = "wasm32")]
 mod users;

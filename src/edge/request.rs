@@ -47,6 +47,13 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
         | Route::RefreshContainerToken
         | Route::StatusTicket
         | Route::StatusSocket
+        | Route::StreamTicket
+        | Route::StreamSocket
+        | Route::AppendEvents
+        | Route::AgentEvents
+        | Route::GetSnapshot
+        | Route::PutSnapshot
+        | Route::DeleteSnapshot
         | Route::ContainerEvents
         | Route::StartInContainer
         | Route::StopInContainer

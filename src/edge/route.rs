@@ -88,6 +88,8 @@ routes! {
     Town "GET" "/debug/towns/:town/status" => DebugStatus,
     Town "POST" "/api/towns/:town/status/ticket" => StatusTicket,
     Socket "GET" "/api/towns/:town/status/ws" => StatusSocket,
+    Town "POST" "/api/towns/:town/container/agents/:agent/stream-ticket" => StreamTicket,
+    Socket "GET" "/api/towns/:town/container/agents/:agent/stream" => StreamSocket,
 
     // The mayor (`protocol.md` 3.5).
     Town "POST" "/api/towns/:town/mayor/message" => MessageMayor,
@@ -141,6 +143,11 @@ routes! {
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/eviction-context" => EvictionContext,
     Agent "GET" "/api/towns/:town/rigs/:rig/agents/:agent/molecule/current" => CurrentStep,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/molecule/advance" => AdvanceStep,
+    Rig "POST" "/api/towns/:town/rigs/:rig/agent-events" => AppendEvents,
+    Rig "GET" "/api/towns/:town/rigs/:rig/agents/:agent/events" => AgentEvents,
+    Agent "GET" "/api/towns/:town/rigs/:rig/agents/:agent/db-snapshot" => GetSnapshot,
+    Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/db-snapshot" => PutSnapshot,
+    Agent "DELETE" "/api/towns/:town/rigs/:rig/agents/:agent/db-snapshot" => DeleteSnapshot,
     Agent "POST" "/api/towns/:town/rigs/:rig/agents/:agent/hook" => Hook,
     Agent "DELETE" "/api/towns/:town/rigs/:rig/agents/:agent/hook" => Unhook,
     Rig "POST" "/api/towns/:town/rigs/:rig/mail" => SendMail,
@@ -247,9 +254,14 @@ fn capture(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, Strin
 /// object names, logs or urls. Anything else is no route of ours.
 fn identifier(part: &str) -> Option<String> {
     let text = percent_decode_str(part).decode_utf8().ok()?;
+    is_identifier(&text).then(|| text.into_owned())
+}
+
+/// True for a text that may name something.
+#[must_use]
+pub fn is_identifier(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '@' | '|' | '+');
-    let ok = (1..=128).contains(&text.len()) && text.chars().all(fits) && text != "." && text != "..";
-    ok.then(|| text.into_owned())
+    (1..=128).contains(&text.len()) && text.chars().all(fits) && text != "." && text != ".."
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{
     fleet::{FleetAnswer, FleetRequest, TownRow},
     request,
     route::{self, Kind, Matched, Route},
-    sockets,
+    sockets, store,
     token::{self, ContainerClaims},
     users,
 };
@@ -169,12 +169,16 @@ impl Door<'_> {
             return sockets::open(self, req, caller).await;
         }
         let admitted = auth::admit(self.matched, caller, self.settings.policy(), clock::now())?;
+        if store::serves(self.matched.route) {
+            self.confirm(&admitted.ownership).await?;
+            return store::answer(self, req, &admitted.actor, length.as_deref()).await;
+        }
         let bytes = read(req, length.as_deref(), MAX_BODY_BYTES).await?;
         let body = Body::parse(&bytes);
         self.confirm(&admitted.ownership).await?;
 
-        if self.matched.route == Route::StatusTicket {
-            return sockets::ticket(self);
+        if matches!(self.matched.route, Route::StatusTicket | Route::StreamTicket) {
+            return sockets::ticket(self, admitted.actor).await;
         }
         let url = req.inner().url();
         let raw_query = Query::of_url(&url);
@@ -257,7 +261,7 @@ impl Door<'_> {
 }
 
 /// Reads a body within its limit, piece by piece: what is too large is never held.
-async fn read(req: &mut Request, length: Option<&str>, limit: usize) -> Result<Vec<u8>, Refusal> {
+pub async fn read(req: &mut Request, length: Option<&str>, limit: usize) -> Result<Vec<u8>, Refusal> {
     let mut body = Bounded::announced(length, limit)?;
     if req.inner().body().is_some() {
         let mut pieces = req.stream().map_err(|_| Refusal::bad_query("The body could not be read"))?;

@@ -6,13 +6,16 @@
 use super::{
     auth::{self, Credentials},
     envelope::Refusal,
+    errand::What,
     fields::Query,
+    route::Route,
     serve::{Door, Sent, data},
-    token,
+    store, token,
 };
 use crate::{
     platform::{clock, http, ids::RandomIds, sockets::TICKET_HEADER, stub},
     town::{
+        command::Actor,
         id::Ids,
         time::{SECOND, Timestamp},
     },
@@ -20,13 +23,20 @@ use crate::{
 use serde_json::json;
 use worker::Request;
 
-/// `POST …/ticket`: `{url, ticket, expires_at}` for the socket that stands beside this route.
-pub fn ticket(door: Door<'_>) -> Result<Sent, Refusal> {
-    let town = door.matched.param("town");
-    let url = format!("/api/towns/{town}/status/ws");
+/// `POST …ticket`: `{url, ticket, expires_at}` for the socket that the route is about. 404 for an agent that the town does
+/// not know.
+pub async fn ticket(door: Door<'_>, actor: Actor) -> Result<Sent, Refusal> {
+    let (town, agent_id) = (door.matched.param("town"), door.matched.param("agent").to_owned());
+    let mut url = format!("/api/towns/{town}/status/ws");
+    if door.matched.route == Route::StreamTicket {
+        url = format!("/api/towns/{town}/container/agents/{agent_id}/stream");
+        let known = door.town(town, actor, What::KnowsAgent { agent_id }).await?;
+        if known.status != 200 {
+            return Ok(known);
+        }
+    }
     let policy = door.settings.policy();
-    let secret = policy.required_secret()?;
-    let (ticket, expires) = token::sign_ticket(&url, &RandomIds.uuid(), secret, clock::now());
+    let (ticket, expires) = token::sign_ticket(&url, &RandomIds.uuid(), policy.required_secret()?, clock::now());
     data(200, json!({ "url": url, "ticket": ticket, "expires_at": Timestamp(expires.saturating_mul(SECOND)) }))
 }
 
@@ -42,11 +52,12 @@ pub async fn open(door: Door<'_>, req: &Request, caller: Credentials<'_>) -> Res
     if !upgrade.is_some_and(|u| u.eq_ignore_ascii_case("websocket")) {
         return Err(Refusal::new(426, "upgrade_required", "This is a WebSocket: ask with Upgrade: websocket"));
     }
-    let town = door.matched.param("town");
+    let (town, agent) = (door.matched.param("town"), door.matched.param("agent"));
     let headers = [("Upgrade", "websocket".to_owned()), (TICKET_HEADER, ticket)];
-    let passed = match http::request("GET", "https://object/watch", &headers, None) {
-        Ok(request) => stub::pass(door.env, "TOWN", town, request).await,
-        Err(e) => Err(e),
-    };
-    passed.map(Sent::passed).map_err(|e| stub::refusal(door.matched.pattern, town, &e))
+    let ask = |url: &str| http::request("GET", url, &headers, None);
+    if door.matched.route == Route::StreamSocket {
+        let request = ask(&format!("https://object/stream?after={}", store::after(&query)?));
+        return store::pass(door, "AGENT", &stub::agent_name(town, agent), request).await;
+    }
+    store::pass(door, "TOWN", town, ask("https://object/watch")).await
 }

@@ -84,7 +84,7 @@ impl DurableObject for TownContainerDO {
         let sql = ObjectSql::new(state.storage());
         let now = clock::now();
         let town = state.id().name().unwrap_or_default();
-        let known = migrate::migrate_with(&sql, now, machine::MIGRATIONS, &migrate::TOWN)
+        let known = migrate::migrate_with(&sql, now, machine::MIGRATIONS, &migrate::RECORDED)
             .map_err(|e| e.to_string())
             .and_then(|()| machine::load(&sql).map_err(|e| e.message));
         let known = match known {

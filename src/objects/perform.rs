@@ -141,6 +141,10 @@ impl Performer {
                     let delivered = self.report(report).await;
                     Some(Outcome::Reported { delivered })
                 }
+                Effect::EraseAgent(agent_id) => {
+                    let erased = self.erase(&whose.town_id, &agent_id).await;
+                    Some(Outcome::Erased { agent_id, erased })
+                }
                 Effect::Emit(point) => {
                     self.emit(&whose.town_id, &point);
                     None
@@ -299,6 +303,20 @@ impl Performer {
         }
     }
 
+    /// True if the agent's store is gone; one that is not is tried again (`departed`).
+    pub async fn erase(&self, town: &str, agent: &AgentId) -> bool {
+        let slot = self.calls.acquire().await;
+        let answer = stub::post(&self.env, "AGENT", &stub::agent_name(town, agent.as_str()), "/erase", "").await;
+        drop(slot);
+        match answer {
+            Ok(answered) => answered.status == 200,
+            Err(e) => {
+                log::error("agent.erase", town, &errors::words(&e));
+                false
+            }
+        }
+    }
+
     /// True if the registry took it; a lost one is made again (`reconcile::fleet_forgets`).
     async fn report(&self, report: FleetReport) -> bool {
         let town = report.town_id.clone();
@@ -322,6 +340,7 @@ pub fn agents_of(effect: &Effect) -> Vec<AgentId> {
         }
         Effect::StopAgent(stop) => vec![stop.agent_id.clone()],
         Effect::MessageAgent(message) => vec![message.agent_id.clone()],
+        Effect::EraseAgent(agent) => vec![agent.clone()],
         Effect::ObserveAgents(agents) => agents.iter().map(|o| o.agent_id.clone()).collect(),
         Effect::ProbeContainer { .. }
         | Effect::TellContainer { .. }

@@ -1,7 +1,7 @@
-//! An answer of ours as the runtime's response.
+//! An answer of ours as the runtime's response; what a request says about itself.
 
 use crate::edge::envelope::Answer;
-use worker::{Response, Result};
+use worker::{Request, Response, Result};
 
 /// Builds the response.
 pub fn response(answer: &Answer) -> Result<Response> {
@@ -10,4 +10,10 @@ pub fn response(answer: &Answer) -> Result<Response> {
         response.headers_mut().set("Retry-After", &seconds.to_string())?;
     }
     Ok(response)
+}
+
+/// How large the edge says that the body is; its text always has a length, and what is streamed has none.
+pub fn announced(req: &Request) -> usize {
+    let length = req.headers().get("Content-Length").ok().flatten();
+    length.and_then(|n| n.parse().ok()).unwrap_or(0)
 }

@@ -18,7 +18,7 @@
 use super::{
     ledger::{Ledger, TICK},
     perform::{Performer, Whose},
-    response::response,
+    response::{announced, response},
     town_loop::Turns,
     watch::{Shown, with_alarm},
 };
@@ -39,10 +39,12 @@ use crate::{
         Ctx, Reply, Town,
         command::{Actor, Command},
         container::Outfit,
+        departed,
         effect::{Effect, Outcome},
         error::TownError,
         id::RigId,
         migrate,
+        policy::CALLS_AT_ONCE,
         pulse::Pulses,
         reconcile::TICK_EVENT,
         sql::Sql,
@@ -58,10 +60,7 @@ use std::{
     rc::Rc,
     time::Duration,
 };
-use worker::{
-    Delay, DurableObject, Env, Error, Request, Response, Result, Socket, State, Storage, WebSocket,
-    WebSocketIncomingMessage, durable_object,
-};
+use worker::{Delay, DurableObject, Env, Error, Request, Response, Result, State, Storage, durable_object};
 
 /// An alarm that should have rung this long ago is stuck, not late (cloudflare-docs #18324).
 const ALARM_GRACE: Millis = 5 * SECOND;
@@ -69,7 +68,7 @@ const ALARM_GRACE: Millis = 5 * SECOND;
 const FAREWELL: Millis = 15 * SECOND;
 
 /// A town's object.
-#[durable_object]
+#[durable_object(alarm)]
 #[derive(Debug)]
 pub struct TownDO {
     pub(super) state: State,
@@ -154,24 +153,6 @@ impl DurableObject for TownDO {
             }
         }
         Response::empty()
-    }
-
-    async fn connect(&self, _socket: Socket) -> Result<()> {
-        Err(Error::RustError("a town takes no connections".to_owned()))
-    }
-
-    /// Whoever watches has nothing to say.
-    async fn websocket_message(&self, _socket: WebSocket, _message: WebSocketIncomingMessage) -> Result<()> {
-        Ok(())
-    }
-
-    async fn websocket_close(&self, socket: WebSocket, code: usize, _reason: String, _clean: bool) -> Result<()> {
-        sockets::answer_close(&socket, code);
-        Ok(())
-    }
-
-    async fn websocket_error(&self, _socket: WebSocket, _error: Error) -> Result<()> {
-        Ok(())
     }
 }
 
@@ -432,7 +413,11 @@ impl TownDO {
         // What cannot be stopped in time runs until it calls back and finds no town.
         select(Box::pin(stopped), Delay::from(Duration::from_millis(FAREWELL.unsigned_abs()))).await;
         let storage = self.storage();
-        let gone = match alarm::clear(&storage).await {
+        let gone = match self.erase_stores(&town.town_id).await {
+            Ok(()) => alarm::clear(&storage).await,
+            Err(e) => Err(e),
+        };
+        let gone = match gone {
             Ok(()) => storage.delete_all().await,
             Err(e) => Err(e),
         };
@@ -443,6 +428,22 @@ impl TownDO {
                 self.deleted.set(false);
                 log::error("town.delete", &town.town_id, &errors::words(&e));
                 Refusal::internal().answer()
+            }
+        }
+    }
+
+    /// Erases the store of every agent that is here or was removed; what cannot be erased keeps the town from being
+    /// forgotten, since nobody else knows of it.
+    async fn erase_stores(&self, town_id: &str) -> Result<()> {
+        let mut after = String::new();
+        loop {
+            let agents =
+                departed::everybody(&self.sql, &after, CALLS_AT_ONCE).map_err(|e| Error::RustError(words(&e)))?;
+            let Some(last) = agents.last() else { return Ok(()) };
+            after.clone_from(&last.0);
+            let erased = join_all(agents.iter().map(|agent| self.performer.erase(town_id, agent))).await;
+            if erased.contains(&false) {
+                return Err(Error::RustError("an agent's store could not be erased".to_owned()));
             }
         }
     }
@@ -461,12 +462,6 @@ impl TownDO {
         let effects = self.tick().unwrap_or_default();
         effects.into_iter().filter(|e| matches!(e, Effect::StopAgent(_))).collect()
     }
-}
-
-/// How large the edge says that the body is; its text always has a length.
-fn announced(req: &Request) -> usize {
-    let length = req.headers().get("Content-Length").ok().flatten();
-    length.and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// An error's own words, SQLite's included: for the log.

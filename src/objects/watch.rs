@@ -78,11 +78,11 @@ impl TownDO {
             | Effect::StopAgent(_)
             | Effect::MessageAgent(_)
             | Effect::ObserveAgents(_)
-            | Effect::MessageAgent(_)
             | Effect::ProbeContainer { .. }
             | Effect::TellContainer { .. }
             | Effect::PostWebhook(_)
             | Effect::CallForge(_)
+            | Effect::EraseAgent(_)
             | Effect::ReportToFleet(_) => return false,
         }
         true

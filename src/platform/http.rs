@@ -94,6 +94,19 @@ pub async fn call_for(outgoing: Outgoing, via: &Via, bytes: usize) -> Answer {
     }
 }
 
+/// The header that names a request which must not be carried out twice.
+pub const REQUEST_HEADER: &str = "X-Gastown-Request";
+
+/// A request with the body of `from` as it comes in: it is never held as a whole.
+pub fn handed_on(method: &str, url: &str, from: &Request) -> worker::Result<Request> {
+    let init = web_sys::RequestInit::new();
+    init.set_method(method);
+    if let Some(body) = from.inner().body() {
+        init.set_body(&body);
+    }
+    Ok(Request::from(web_sys::Request::new_with_str_and_init(url, &init)?))
+}
+
 /// Builds a request. By hand, because `worker`'s own builder brings the whole of its `cf` properties along.
 pub fn request(method: &str, url: &str, headers: &[(&str, String)], body: Option<&str>) -> Result<Request> {
     built(method, url, headers, body, None)

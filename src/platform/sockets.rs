@@ -1,6 +1,11 @@
 //! WebSockets that an object may sleep over: the runtime holds them while the object is out of memory, and makes it anew
 //! for the next event. Nothing about a socket is kept by us beside what its tags say.
+//!
+//! What a client says is dropped: the runtime has no handler to give it to. Its close is answered, so that it ends cleanly on both
+//! sides. `worker` would export four handlers for that, each a future of its own and 4 KB of Wasm; this is one plain function.
 
+use crate::objects::{agent_do::AgentDO, town_do::TownDO};
+use wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Response, Result, State, WebSocket, WebSocketPair};
 
 /// The header in which the worker tells an object the id of the ticket that a client came with; empty if it had none.
@@ -38,10 +43,28 @@ pub fn send_all(state: &State, frame: &str) {
     }
 }
 
-/// Answers a client's close, so that it ends cleanly on both sides; only codes of an application may be sent back.
-pub fn answer_close(socket: &WebSocket, code: usize) {
-    let code = u16::try_from(code).ok().filter(|code| (3000..5000).contains(code)).unwrap_or(NORMAL);
-    let _ = socket.close(Some(code), Some(""));
+/// Answers a client's close; only codes of an application may be sent back.
+fn answer_close(socket: &web_sys::WebSocket, code: u16) {
+    let code = if (3000..5000).contains(&code) { code } else { NORMAL };
+    let _ = socket.close_with_code(code);
+}
+
+#[wasm_bindgen]
+#[allow(missing_docs, clippy::needless_pass_by_value, reason = "what the runtime calls, and as it calls it")]
+impl TownDO {
+    #[wasm_bindgen(js_name = webSocketClose)]
+    pub fn web_socket_close(&self, socket: web_sys::WebSocket, code: u16) {
+        answer_close(&socket, code);
+    }
+}
+
+#[wasm_bindgen]
+#[allow(missing_docs, clippy::needless_pass_by_value, reason = "what the runtime calls, and as it calls it")]
+impl AgentDO {
+    #[wasm_bindgen(js_name = webSocketClose)]
+    pub fn web_socket_close(&self, socket: web_sys::WebSocket, code: u16) {
+        answer_close(&socket, code);
+    }
 }
 
 /// Closes every socket and says why.

@@ -110,6 +110,7 @@ fn bind(value: &Value) -> Result<SqlStorageValue, SqlError> {
         Value::Int(n) if (-MAX_SAFE..=MAX_SAFE).contains(n) => Ok(SqlStorageValue::Integer(*n)),
         Value::Int(_) => Err(SqlError::new("a number to be bound is beyond 2^53")),
         Value::Text(text) => Ok(SqlStorageValue::String(text.clone())),
+        Value::Blob(bytes) => Ok(SqlStorageValue::Blob(bytes.clone())),
     }
 }
 
@@ -119,9 +120,9 @@ fn read(value: SqlStorageValue) -> Result<Value, SqlError> {
         SqlStorageValue::Integer(n) => Ok(Value::Int(n)),
         SqlStorageValue::String(text) => Ok(Value::Text(text)),
         SqlStorageValue::Boolean(flag) => Ok(Value::Int(i64::from(flag))),
-        // The schema has neither; a function in a query might.
+        SqlStorageValue::Blob(bytes) => Ok(Value::Blob(bytes)),
+        // The schema has none; a function in a query might.
         SqlStorageValue::Float(_) => Err(SqlError::new("a column holds a fraction")),
-        SqlStorageValue::Blob(_) => Err(SqlError::new("a column holds a blob")),
     }
 }
 

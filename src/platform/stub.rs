@@ -15,6 +15,12 @@ use worker::{Env, Error, Request, Response, Result};
 /// The one registry.
 const FLEET_NAME: &str = "fleet";
 
+/// The name by which an agent's store is addressed. No id has a slash in it, so no town can name another's.
+#[must_use]
+pub fn agent_name(town: &str, agent: &str) -> String {
+    format!("{town}/{agent}")
+}
+
 /// What an object answered.
 #[derive(Clone, Debug)]
 pub struct Answered {

@@ -4,6 +4,7 @@
 
 use super::Ctx;
 use super::bead;
+use super::departed;
 use super::error::TownError;
 use super::event::{self, Happening};
 use super::id::{AgentId, BeadId, RigId};
@@ -377,8 +378,8 @@ pub fn say(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, message: &str) -> Resu
     Ok(())
 }
 
-/// Deletes an agent's row; the caller has ended its attempt and freed its hook.
-pub fn delete(sql: &dyn Sql, agent: &AgentId) -> Result<(), TownError> {
+/// Deletes an agent's row, and owes the end of its store; the caller has ended its attempt and freed its hook.
+pub fn delete(sql: &dyn Sql, now: Timestamp, agent: &AgentId) -> Result<(), TownError> {
     sql.execute("DELETE FROM agents WHERE agent_id = ?1", &[agent.into()])?;
-    Ok(())
+    departed::owe(sql, now, agent)
 }

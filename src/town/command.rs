@@ -348,6 +348,9 @@ pub enum Command {
     /// `POST …/agents/:a/nudge-delivered`.
     NudgeDelivered { agent_id: AgentId, nudge_id: String },
 
+    /// Asked by an agent's store before it is made: 404 unless the town has such an agent.
+    KnowsAgent { agent_id: AgentId },
+
     // ── escalations and notifications ────────────────────────────────────────────────────────────────────────
     /// `POST …/escalations`.
     Escalate { rig_id: RigId, title: String, body: Option<String>, priority: Option<String>, metadata: Option<Json> },

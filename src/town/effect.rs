@@ -43,6 +43,8 @@ pub enum Effect {
     CallForge(Box<CallForge>),
     /// Tells the fleet how this town stands. Lost reports are repaired by the next one.
     ReportToFleet(FleetReport),
+    /// Erases the store of an agent that was removed. Booked by a row of `departed`, whose due time was moved on.
+    EraseAgent(AgentId),
     /// One Analytics Engine data point. Never fails anything.
     Emit(DataPoint),
     /// One frame for whoever watches the town ([`super::frame`]). Neither booked nor answered.
@@ -357,6 +359,13 @@ pub enum Outcome {
         step: Step,
         /// What the forge said.
         answer: Answer,
+    },
+    /// The store of an agent was erased, or not.
+    Erased {
+        /// The agent.
+        agent_id: AgentId,
+        /// True if it was.
+        erased: bool,
     },
     /// The registry took a report, or not.
     Reported {

@@ -15,6 +15,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { id: 4, name: "0004_convoys", sql: include_str!("../../migrations/town/0004_convoys.sql") },
     Migration { id: 5, name: "0005_molecules", sql: include_str!("../../migrations/town/0005_molecules.sql") },
     Migration { id: 6, name: "0006_reviews", sql: include_str!("../../migrations/town/0006_reviews.sql") },
+    Migration { id: 7, name: "0007_departed", sql: include_str!("../../migrations/town/0007_departed.sql") },
 ];
 
 /// One step of the schema.
@@ -64,10 +65,10 @@ pub enum MigrateError {
 
 /// Brings a town's database up to date, or refuses and touches nothing.
 pub fn migrate(sql: &dyn Sql, now: Timestamp) -> Result<(), MigrateError> {
-    migrate_with(sql, now, MIGRATIONS, &TOWN)
+    migrate_with(sql, now, MIGRATIONS, &RECORDED)
 }
 
-/// The statements over one migrations table; towns and the fleet have one each.
+/// The statements over one migrations table.
 pub struct Ledger {
     /// Creates the table.
     pub create: &'static str,
@@ -77,8 +78,8 @@ pub struct Ledger {
     pub record: &'static str,
 }
 
-/// The ledger of a town, and of its container.
-pub const TOWN: Ledger = Ledger {
+/// The table in which towns, their containers and agents' stores record theirs.
+pub const RECORDED: Ledger = Ledger {
     create: "CREATE TABLE IF NOT EXISTS migrations (
                id         INTEGER PRIMARY KEY,
                name       TEXT NOT NULL,
@@ -89,7 +90,7 @@ pub const TOWN: Ledger = Ledger {
     record: "INSERT INTO migrations (id, name, checksum, applied_at) VALUES (?1, ?2, ?3, ?4)",
 };
 
-/// As [`migrate`], with other steps (tests and the fleet).
+/// As [`migrate`], with other steps: those of an agent's store, and of tests.
 pub fn migrate_with(sql: &dyn Sql, now: Timestamp, ours: &[Migration], ledger: &Ledger) -> Result<(), MigrateError> {
     // It is the first table that is made: with the limit this reads a row or two, not the whole schema.
     let exists = any(sql, "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migrations' LIMIT 1", &[])?;

@@ -383,12 +383,52 @@ pub const BYTES_IN_HAND: usize = 32 * 1024 * 1024;
 /// work seldom more than a few thousand. With [`BYTES_IN_HAND`], held twice, it leaves a third of the isolate's memory.
 pub const BYTES_RESERVED: usize = 8 * 1024 * 1024;
 
+// ── removed agents ───────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Stores of removed agents that one tick has erased.
+pub const ERASES_AT_ONCE: u32 = 6;
+/// An erasure that was not settled by then has lost its owner and is made again; one takes some milliseconds.
+pub const ERASE_LEASE: Millis = MINUTE;
+/// Wait after the first erasure that failed; doubles each time.
+pub const ERASE_RETRY: Millis = MINUTE;
+/// The doubling of [`ERASE_RETRY`] ends here.
+pub const ERASE_RETRY_MAX: Millis = HOUR;
+/// An erasure is given up this long after its agent was removed: a platform that fails for a week has other troubles than
+/// our storage.
+pub const ERASE_GIVE_UP: Millis = 7 * DAY;
+
 // ── sockets ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Sockets that one object keeps open: a few people with a few windows each. Every frame is sent to every one.
 pub const SOCKETS_MAX: usize = 32;
 /// When a client that was refused a socket may ask again: somebody may have closed a window by then.
 pub const SOCKETS_RETRY: Millis = 30 * SECOND;
+
+// ── transcripts and snapshots of agents (`domain.md` 11) ─────────────────────────────────────────────────────────
+
+/// Events of an agent that are kept, and shown: the newest.
+pub const TRANSCRIPT_KEPT: i64 = 10_000;
+/// Older ones are dropped so many at a time: one statement in a hundred appends and more, and hardly more rows stored.
+pub const TRANSCRIPT_STEP: i64 = 250;
+/// An event's data as JSON text; of a larger one the beginning is kept.
+pub const TRANSCRIPT_EVENT_BYTES: usize = 256 * 1024;
+/// Events of one batch: what a busy agent says in some seconds, and a bound to the statements of one request.
+pub const TRANSCRIPT_BATCH: usize = 1_000;
+/// Events of a list that names no limit (`protocol.md` 1.4).
+pub const TRANSCRIPT_LIST: usize = 500;
+/// Most events of a list (`protocol.md` 1.4).
+pub const TRANSCRIPT_LIST_MAX: usize = 1_000;
+/// A list or a replay ends when it has grown to this: a thousand events of the largest size would be a quarter of a
+/// gigabyte, and the isolate has 128 MB.
+pub const TRANSCRIPT_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// Events that are read at once: of the largest size they weigh 4 MB.
+pub const TRANSCRIPT_PAGE: usize = 16;
+/// Events that a new client of the live stream is shown: enough for its screen; the list has the rest.
+pub const TRANSCRIPT_REPLAYED: i64 = 500;
+/// A snapshot (`design.md` 9).
+pub const SNAPSHOT_BYTES: usize = 32 * 1024 * 1024;
+/// One row of a snapshot: half of what the platform allows (2 MB).
+pub const SNAPSHOT_PART_BYTES: usize = 1024 * 1024;
 
 // ── retention: nothing that is appended to grows for ever ────────────────────────────────────────────────────────
 

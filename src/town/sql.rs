@@ -19,6 +19,8 @@ pub enum Value {
     Int(i64),
     /// UTF-8 text.
     Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
 }
 
 impl From<i64> for Value {
@@ -89,6 +91,13 @@ impl Row {
         match self.0.get(i) {
             Some(Value::Text(v)) => Ok(v.clone()),
             other => Err(SqlError::shape(i, "text", other)),
+        }
+    }
+    /// Column `i` as bytes.
+    pub fn bytes(&self, i: usize) -> Result<Vec<u8>, SqlError> {
+        match self.0.get(i) {
+            Some(Value::Blob(v)) => Ok(v.clone()),
+            other => Err(SqlError::shape(i, "bytes", other)),
         }
     }
     /// Column `i` as text or NULL.
@@ -199,6 +208,7 @@ impl SqlError {
             Some(Value::Null) => "NULL",
             Some(Value::Int(_)) => "an integer",
             Some(Value::Text(_)) => "text",
+            Some(Value::Blob(_)) => "bytes",
         };
         Self::new(format!("column {column}: expected {wanted}, found {got}"))
     }

@@ -26,6 +26,7 @@ export function naive(rows, now) {
     ...rows.deliveries.filter((d) => d.state === "pending").map((d) => d.next_attempt_at),
     ...rows.pull_requests.map((p) => p.due_at),
     ...rows.stops.filter((s) => !busy.has(s.agent_id)).map((s) => s.sent_until ?? s.due_at),
+    ...rows.departed.map((d) => d.due_at),
     ...rows.breakers.filter((b) => b.state === "open").map((b) => b.health_until),
   ];
   const shut = rows.breakers.some((b) => b.state !== "closed");
@@ -75,6 +76,7 @@ function ends(rows) {
   }
   for (const b of rows.breakers.filter((b) => b.state !== "closed")) wrong.push(`14: breaker ${b.scope} is ${b.state}`);
   for (const d of rows.deliveries.filter((d) => d.state === "pending" && d.channel === "webhook")) wrong.push(`14: delivery ${d.delivery_id} is due`);
+  for (const d of rows.departed) wrong.push(`14: the store of agent ${d.agent_id} is still to be erased`);
   for (const s of rows.stops) wrong.push(`14: a stop of attempt ${s.attempt_id} is owed`);
   return wrong;
 }

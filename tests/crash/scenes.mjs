@@ -19,6 +19,8 @@ const CONFIG = {
 /** Longer than a heartbeat may take. */
 const SILENCE = CONFIG.dispatch.heartbeat_timeout_ms + SECOND;
 const PAUSE = 6 * SECOND;
+/** Of `src/town/policy.rs`: when an erasure that was in the air is made again. */
+const ERASE_LEASE = 60 * SECOND;
 
 /** A 502 of the platform: whether the start arrived, nobody knows (`domain.md`, container.unavailable). */
 const CRASHED = { status: 502, body: "The container crashed" };
@@ -260,6 +262,23 @@ export const SCENES = {
     await r.work({ honest: true });
     await r.quiet();
     await set("direct");
+  },
+
+  /** An agent speaks and saves its session; then it is removed, and its store goes with it. */
+  async talk(r) {
+    const base = `/api/towns/${r.town.id}/rigs/${r.rigs[0]}`;
+    const identity = `talker-${r.random.below(1e9)}@here`;
+    await r.api("POST", `${base}/agents`, { role: "polecat", name: "Talker", identity }, { fine: [409] }); // asked twice
+    const { id } = (await r.api("GET", `${base}/agents`)).data.find((agent) => agent.identity === identity);
+    // Whoever hears no answer says it again, so that it may stand there twice; nothing that was answered is lost.
+    for (let n = 0; n < 3; n += 1) await r.api("POST", `${base}/agent-events`, { agent_id: id, event_type: "said", data: { n } });
+    await r.api("POST", `${base}/agents/${id}/db-snapshot`, "a session");
+    const said = async () => [...new Set((await r.api("GET", `${base}/agents/${id}/events`)).data.map((event) => event.data.n))];
+    assert.deepEqual(await said(), [0, 1, 2]);
+    await r.api("DELETE", `${base}/agents/${id}`, undefined, { fine: [404] });
+    await r.quiet();
+    await r.pass(ERASE_LEASE + SECOND);
+    assert.deepEqual(await said(), []);
   },
 
   /** The town is deleted while an agent works: asked until it is gone. */

@@ -251,6 +251,9 @@ impl Rows {
         for at in &self.escalations {
             add(Some(*at), "escalation");
         }
+        for at in &self.departed {
+            add(Some(*at), "a departed agent's store");
+        }
         for b in self.breakers.values() {
             add(b.order.as_ref().and_then(|(_, until)| *until), "override");
             add(b.health_until, "health");

@@ -81,6 +81,7 @@ pub struct Reader {
     deliveries: Whole,
     redrives: Whole,
     escalations: Whole,
+    departed: Whole,
     counters: Whole,
     events: Whole,
 }
@@ -148,6 +149,7 @@ impl Default for Reader {
                 "deliveries",
                 "SELECT delivery_id, notification_id, channel, state, next_attempt_at, delivered_at FROM deliveries",
             ),
+            departed: Whole::new("departed", "SELECT agent_id, due_at FROM departed"),
             redrives: Whole::new("redrives", "SELECT redrive_id, next_at FROM redrives WHERE state = 'running'"),
             escalations: Whole::new("escalations", "SELECT bead_id, next_escalation_at FROM escalations"),
             counters: Whole::new("counters", "SELECT name, value FROM counters WHERE name = 'fleet_told'"),
@@ -301,6 +303,9 @@ impl Reader {
                 next_attempt_at: time(r, 4),
                 delivered_at: time(r, 5),
             });
+        }
+        if self.departed.differs(w) {
+            rows.departed = self.departed.all(|r| int(r, 1));
         }
         if self.redrives.differs(w) {
             rows.redrives = self.redrives.all(|r| time(r, 1)).into_iter().flatten().collect();

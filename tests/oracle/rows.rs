@@ -221,6 +221,8 @@ pub struct Rows {
     pub redrives: Vec<i64>,
     /// When escalations are raised next.
     pub escalations: Vec<i64>,
+    /// When the store of each removed agent is to be erased.
+    pub departed: Vec<i64>,
     /// The state of the town's breaker that the fleet was told last: 0 closed, 1 open, 2 half-open.
     pub fleet_told: i64,
     /// `redriven` events: (seq, bead)

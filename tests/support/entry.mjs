@@ -42,8 +42,8 @@ if (bindings.TEST_SEED !== undefined) {
   };
 }
 
-/** Objects made so far. */
-let lives = 0;
+/** By the id of an object: how often it was made. */
+const lives = new Map();
 
 // One for all objects: what a town causes elsewhere is its cost, too.
 const meter = new Meter();
@@ -53,7 +53,7 @@ const wrap = (name, given = (ctx) => ctx) =>
   class extends DurableObject {
     constructor(ctx, env) {
       super(ctx, env);
-      this.life = lives += 1;
+      lives.set(String(ctx.id), (lives.get(String(ctx.id)) ?? 0) + 1);
       this.eye = watching ? new Eye(ctx, name) : null;
       this.inner = new app[name](meter.around(given(this.eye?.ctx ?? ctx, env)), env);
     }
@@ -66,16 +66,8 @@ const wrap = (name, given = (ctx) => ctx) =>
       return this.eye ? this.eye.fetch(request, (r) => this.inner.fetch(r)) : this.inner.fetch(request);
     }
 
-    webSocketMessage(...given) {
-      return this.inner.webSocketMessage(...given);
-    }
-
     webSocketClose(...given) {
       return this.inner.webSocketClose(...given);
-    }
-
-    webSocketError(...given) {
-      return this.inner.webSocketError(...given);
     }
 
     alarm(info) {
@@ -114,9 +106,9 @@ const wrap = (name, given = (ctx) => ctx) =>
       return JSON.stringify(own.map((name) => [name, sql.exec(`SELECT * FROM "${name}"`).toArray()]), null, 1);
     }
 
-    /** Which life of the object this is: another number each time it was made anew. */
-    tLife() {
-      return this.life;
+    /** How often this object was made. */
+    tLives() {
+      return lives.get(String(this.ctx.id));
     }
 
     /** When the alarm is set for, in this object's clock; null if it is not. */
@@ -188,6 +180,7 @@ const wrap = (name, given = (ctx) => ctx) =>
   };
 
 export const TownDO = wrap("TownDO");
+export const AgentDO = wrap("AgentDO");
 export const FleetDO = wrap("FleetDO");
 
 /** The container's object, with a platform of the tests (fake-platform.mjs). */

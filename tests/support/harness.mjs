@@ -96,6 +96,7 @@ export class Harness {
       compatibilityDate: await compatibilityDate(),
       durableObjects: {
         TOWN: { className: "TownDO", useSQLite: true },
+        AGENT: { className: "AgentDO", useSQLite: true },
         FLEET: { className: "FleetDO", useSQLite: true },
         ...(this.platform ? { TOWN_CONTAINER: { className: "TownContainerDO", useSQLite: true } } : {}),
       },
@@ -227,11 +228,16 @@ export class Harness {
     return this.#towns.get(id);
   }
 
-  /** The wrapper around an object: `TOWN` by the town's id, `FLEET` by its name. */
+  /** The wrapper around an object: `TOWN` by the town's id, `AGENT` by `town/agent`, `FLEET` by its name. */
   async object(binding, name) {
     if (this.vars.TEST_WATCH) return this.#door(binding, name);
     const namespace = await this.#mf.getDurableObjectNamespace(binding);
     return namespace.get(namespace.idFromName(name));
+  }
+
+  /** Puts an object to sleep as the platform does: it is thrown out of memory, and its sockets stay open. */
+  hibernate(className, name) {
+    return this.#mf.unsafeEvictDurableObject("", className, { name, webSockets: "hibernate" });
   }
 
   /**

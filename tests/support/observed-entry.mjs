@@ -31,6 +31,7 @@ const observed = (Base) =>
   };
 
 export const TownDO = observed(entry.TownDO);
+export const AgentDO = observed(entry.AgentDO);
 export const FleetDO = observed(entry.FleetDO);
 export const TownContainerDO = observed(entry.TownContainerDO);
 export default class extends entry.default {

@@ -93,7 +93,7 @@ const SECRETS_BELONG = ["TownDO config.json", "TownDO rigs.git_url", "FleetDO ri
 export async function secretsInRows(folder) {
   const found = new Set();
   for (const path of filesBelow(folder).filter((p) => p.endsWith(".sqlite") && !p.endsWith("metadata.sqlite"))) {
-    const object = path.includes("FleetDO") ? "FleetDO" : "TownDO";
+    const object = ["FleetDO", "AgentDO"].find((name) => path.includes(name)) ?? "TownDO";
     const wal = `${path}-wal`;
     const raw = [path, wal].filter((p) => statSync(p, { throwIfNoEntry: false })).map((p) => readFileSync(p, "latin1")).join("");
     if (secretsIn(raw).length === 0) continue;

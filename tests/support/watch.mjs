@@ -133,7 +133,7 @@ export class Eye {
   async fetch(request, go) {
     const path = new URL(request.url).pathname;
     const what = path === "/registry" || path === "/command" ? subject(await request.clone().text()) : path.slice(1);
-    const name = this.name === "FleetDO" ? `fleet.${what}` : what;
+    const name = { FleetDO: `fleet.${what}`, AgentDO: `agent.${what}` }[this.name] ?? what;
     if (path === "/delete") this.deleting = true;
     await this.pass(`${name}.arrives`);
     const read = request.text.bind(request);
@@ -180,7 +180,7 @@ function subject(text) {
   const words = JSON.parse(text); // src/edge/words.rs: the actor's name and words come first, if there is one
   const after = { user: 2, operator: 2, container: 3, system: 1 }[words[0]];
   if (after === undefined) return words[0];
-  return ["found", "add_rig", "remove_rig"].includes(words[after]) ? words[after] : "command";
+  return ["found", "add_rig", "remove_rig", "knows_agent"].includes(words[after]) ? words[after] : "command";
 }
 
 function bound(target, key) {

@@ -38,6 +38,11 @@ export class Watcher {
     return this.gone();
   }
 
+  /** Waits for the other side's word that it closes; the end of the connection itself may take it ten seconds. */
+  async closing() {
+    await until("the other side closes", () => this.socket.readyState >= WebSocket.CLOSING);
+  }
+
   async gone() {
     return until("the socket is closed", () => this.ended);
   }

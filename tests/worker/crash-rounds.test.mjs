@@ -36,7 +36,7 @@ describe("an object that dies", () => {
 
 test("the table names every await of the objects, and each await has its points", async () => {
   const inSources = [];
-  for (const file of ["town_do.rs", "town_loop.rs", "perform.rs", "fleet_do.rs"]) {
+  for (const file of ["town_do.rs", "town_loop.rs", "watch.rs", "perform.rs", "fleet_do.rs", "agent_do.rs"]) {
     const text = await readFile(join(ROOT, "src/objects", file), "utf8");
     for (const line of text.split("\n").filter((l) => !l.trim().startsWith("//") && l.includes(".await"))) {
       inSources.push(`${file}: ${line.trim()}`);

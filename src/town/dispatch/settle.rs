@@ -4,7 +4,6 @@ use super::super::Ctx;
 use super::super::agent::Role;
 use super::super::breakers::{self, Scope};
 use super::super::config::Config;
-use super::super::container;
 use super::super::effect::{Answer, Effect, Observe, Outcome};
 use super::super::error::TownError;
 use super::super::id::AttemptId;
@@ -13,6 +12,7 @@ use super::super::reconcile;
 use super::super::review;
 use super::super::sql::Sql;
 use super::super::state::State;
+use super::super::{container, departed};
 use super::super::{live, notify};
 use super::attempt::{self, Outcome as Stage};
 use super::breaker::Event;
@@ -69,6 +69,10 @@ fn record(sql: &dyn Sql, ctx: &Ctx<'_>, outcome: Outcome) -> Result<Vec<Effect>,
         }
         Outcome::ForgeAnswered { bead_id, call, step, answer } => {
             review::answer::settle(sql, ctx, &bead_id, call, &step, &answer)
+        }
+        Outcome::Erased { agent_id, erased } => {
+            departed::settle(sql, ctx.now, &agent_id, erased)?;
+            Ok(Vec::new())
         }
         Outcome::Reported { delivered } => {
             reconcile::fleet_heard(sql, delivered)?;

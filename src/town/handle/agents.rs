@@ -119,7 +119,7 @@ pub fn delete(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, rig_id: &RigId, id: &
     let agent = of_rig(sql, rig_id, id)?;
     let reason = format!("its agent was deleted by {}", actor.label());
     release(sql, ctx, id, &reason)?;
-    agent::delete(sql, id)?;
+    agent::delete(sql, ctx.now, id)?;
     let before = json!({"name": agent.name, "role": agent.role.as_str(), "bead_id": agent.hook});
     audit::record(sql, ctx, actor, "agent.delete", id.as_str(), "deleted by hand", Some(&before), None)?;
     Reply::ok(json!({"deleted": true}))

@@ -27,8 +27,8 @@ use super::rig;
 use super::sql::Sql;
 use super::time::Timestamp;
 use super::{
-    agent, audit, container, convoy, drain, escalation, event, explain, frame, mail, molecule, notify, nudge, overview,
-    prime, redrive, registry, review, ui_action,
+    agent, audit, container, convoy, departed, drain, escalation, event, explain, frame, mail, molecule, notify, nudge,
+    overview, prime, redrive, registry, review, ui_action,
 };
 use serde_json::{Value as Json, json};
 
@@ -236,6 +236,11 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         Command::SubmitReview { rig_id, agent_id, bead_id, branch, pr_url, summary } => {
             let work = Work { branch: Some(&branch), pr_url: pr_url.as_deref(), summary: summary.as_deref() };
             reviews::submit(sql, ctx, actor, &rig_id, &agent_id, &bead_id, &branch, &work)
+        }
+
+        Command::KnowsAgent { agent_id } => {
+            departed::knows(sql, &agent_id)?;
+            Ok(Reply::ok(json!({"known": true}))?.quietly())
         }
 
         Command::Escalate { rig_id, title, body, priority, metadata } => {

@@ -129,7 +129,7 @@ pub fn remove_rig(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &RigId) -> Re
     }
     let agents = sql.query("SELECT agent_id FROM agents WHERE rig_id = ?1", &[id.into()])?;
     for r in &agents {
-        agent::delete(sql, &AgentId(r.text(0)?))?;
+        agent::delete(sql, ctx.now, &AgentId(r.text(0)?))?;
     }
     sql.execute("DELETE FROM breakers WHERE scope = ?1", &[breakers::Scope::Rig(id.clone()).text().into()])?;
     rig::remove(sql, id)?;

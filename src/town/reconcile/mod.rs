@@ -26,7 +26,7 @@ use super::review::pull_request;
 use super::sql::{Sql, first};
 use super::state::State;
 use super::time::Timestamp;
-use super::{breakers, container, convoy, drain, escalation, live, notify, redrive, triage};
+use super::{breakers, container, convoy, departed, drain, escalation, live, notify, redrive, triage};
 
 /// Fires every rule that is due; the effects it returns are booked.
 pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
@@ -66,6 +66,7 @@ pub fn tick(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Vec<Effect>, TownError> {
     fire(live::book(sql, ctx, &view.state.mayor)?);
     fire(notify::book_posts(sql, ctx, &view.config)?);
     retention::run(sql, ctx)?; // rule 10
+    fire(departed::erase_due(sql, ctx)?);
     fire(tell_fleet(sql, ctx)?.into_iter().collect());
     let after = sql.usage();
     #[allow(clippy::cast_precision_loss, reason = "counts of one tick are far below 2^53")]

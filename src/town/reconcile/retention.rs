@@ -3,10 +3,11 @@
 use super::super::Ctx;
 use super::super::dispatch::stops;
 use super::super::error::TownError;
+use super::super::id::AgentId;
 use super::super::policy::{ATTEMPT_RETENTION, IDLE_AGENT_RETENTION, RULE_ROWS};
-use super::super::sql::{Sql, any, first};
+use super::super::sql::{Sql, first};
 use super::super::time::Timestamp;
-use super::super::{audit, event, mail, notify, nudge, redrive};
+use super::super::{agent, audit, event, mail, notify, nudge, redrive};
 
 /// Drops old attempts, events, notices, mail, nudges, audit entries, and agents that nobody needs.
 ///
@@ -14,7 +15,7 @@ use super::super::{audit, event, mail, notify, nudge, redrive};
 /// *Assumptions*: every append-only table has an index that yields its oldest rows first.
 pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     attempts(sql, ctx)?;
-    agents(sql, ctx.now.plus(-IDLE_AGENT_RETENTION))?;
+    agents(sql, ctx.now)?;
     event::prune(sql, ctx.now)?;
     notify::prune(sql, ctx.now)?;
     mail::prune(sql, ctx.now)?;
@@ -24,28 +25,20 @@ pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     redrive::prune(sql, ctx.now.plus(-ATTEMPT_RETENTION))
 }
 
-/// Idle for a day and not hooked: the next bead gets a polecat of its own.
-fn agents(sql: &dyn Sql, idle_since: Timestamp) -> Result<(), TownError> {
-    let old = any(
-        sql,
-        "SELECT 1
+/// Idle for a day and not hooked: the next bead gets a polecat of its own. Their stores go with them.
+fn agents(sql: &dyn Sql, now: Timestamp) -> Result<(), TownError> {
+    let idle_since = now.plus(-IDLE_AGENT_RETENTION);
+    let old = sql.query(
+        "SELECT agent_id
          FROM agents INDEXED BY agents_free_since
          WHERE status = 'idle' AND current_hook_bead_id IS NULL AND role <> 'mayor'
            AND coalesce(last_activity_at, created_at) < ?1
-         LIMIT 1",
-        &[idle_since.into()],
-    )?;
-    if !old {
-        return Ok(());
-    }
-    sql.execute(
-        "DELETE FROM agents
-         WHERE agent_id IN (SELECT agent_id FROM agents INDEXED BY agents_free_since
-                            WHERE status = 'idle' AND current_hook_bead_id IS NULL AND role <> 'mayor'
-                              AND coalesce(last_activity_at, created_at) < ?1
-                            LIMIT ?2)",
+         LIMIT ?2",
         &[idle_since.into(), RULE_ROWS.into()],
     )?;
+    for row in &old {
+        agent::delete(sql, now, &AgentId(row.text(0)?))?;
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use super::super::review::pull_request;
 use super::super::sql::{Sql, first};
 use super::super::state::State;
 use super::super::time::Timestamp;
-use super::super::{container, convoy, drain, escalation, live, notify, redrive, triage};
+use super::super::{container, convoy, departed, drain, escalation, live, notify, redrive, triage};
 use super::{inactivity, orphans, probes};
 
 /// The one deadline; `None` = nothing can become due by itself.
@@ -29,6 +29,7 @@ pub fn next_wake(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Option<Timestamp>, Town
         triage::next_deadline(sql, &view)?,
         escalation::next_deadline(sql)?,
         convoy::next_deadline(sql)?,
+        departed::next_deadline(sql)?,
         probes::next_deadline(sql, &view)?,
         super::fleet_deadline(sql, &view)?,
         due_now(sql, &view)?,
