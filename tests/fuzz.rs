@@ -28,6 +28,7 @@ use gastown::edge::registry::{NewRig, town_name};
 use gastown::edge::route::{self, Route, TABLE};
 use gastown::edge::{cors, request, token};
 use gastown::town::time::{MINUTE, Timestamp};
+use gastown::transcript;
 use serde_json::{Value as Json, json};
 use stage::{Stage, actor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -233,6 +234,12 @@ fn throw(
             let read = match matched.route {
                 Route::CreateTown => town_name(&parsed).map(|_| 201),
                 Route::CreateRig => NewRig::read(&parsed, false).map(|_| 201),
+                // What the store and the sockets answer, they answer in workerd; their bodies are read by a pure reader.
+                Route::AppendEvents => {
+                    transcript::read::read(&String::from_utf8_lossy(&body)).map(|_| 201).map_err(Refusal::from)
+                }
+                Route::GetSnapshot => Ok(404),
+                Route::StatusSocket | Route::StreamSocket => Ok(426),
                 _ => Ok(200),
             };
             return read.unwrap_or_else(refused);
