@@ -44,7 +44,6 @@ use crate::{
         error::TownError,
         id::RigId,
         migrate,
-        policy::CALLS_AT_ONCE,
         pulse::Pulses,
         reconcile::TICK_EVENT,
         sql::Sql,
@@ -437,13 +436,13 @@ impl TownDO {
     async fn erase_stores(&self, town_id: &str) -> Result<()> {
         let mut after = String::new();
         loop {
-            let agents =
-                departed::everybody(&self.sql, &after, CALLS_AT_ONCE).map_err(|e| Error::RustError(words(&e)))?;
+            let agents = departed::everybody(&self.sql, &after).map_err(|e| Error::RustError(words(&e)))?;
             let Some(last) = agents.last() else { return Ok(()) };
             after.clone_from(&last.0);
-            let erased = join_all(agents.iter().map(|agent| self.performer.erase(town_id, agent))).await;
-            if erased.contains(&false) {
-                return Err(Error::RustError("an agent's store could not be erased".to_owned()));
+            for agent in &agents {
+                if !self.performer.erase(town_id, agent).await {
+                    return Err(Error::RustError("an agent's store could not be erased".to_owned()));
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Whoever watches a town: the status socket of `protocol.md` 3.5, over WebSockets that the object may sleep over.
+//! Whoever watches a town: the status socket of `protocol.md` 3.5, over sockets that the object may sleep over.
 //!
 //! A watcher is told how the town stands when it comes, and again after whatever changed it; between two of these come the
 //! frames of [`crate::town::frame`]. Nothing is sent that says nothing new, and nothing wakes a town on a watcher's account.

@@ -1,4 +1,4 @@
-//! WebSockets that an object may sleep over: the runtime holds them while the object is out of memory, and makes it anew
+//! Sockets that an object may sleep over: the runtime holds them while the object is out of memory, and makes it anew
 //! for the next event. Nothing about a socket is kept by us beside what its tags say.
 //!
 //! What a client says is dropped: the runtime has no handler to give it to. Its close is answered, so that it ends cleanly on both

@@ -12,7 +12,7 @@ use super::agent;
 use super::effect::Effect;
 use super::error::TownError;
 use super::id::AgentId;
-use super::policy::{ERASE_GIVE_UP, ERASE_LEASE, ERASE_RETRY, ERASE_RETRY_MAX, ERASES_AT_ONCE};
+use super::policy::{ERASE_GIVE_UP, ERASE_LEASE, ERASE_RETRY, ERASE_RETRY_MAX, ERASES_AT_ONCE, RULE_ROWS};
 use super::sql::{Sql, first};
 use super::time::Timestamp;
 
@@ -70,16 +70,16 @@ pub fn next_deadline(sql: &dyn Sql) -> Result<Option<Timestamp>, TownError> {
     Ok(row.map(|r| r.int(0)).transpose()?.map(Timestamp))
 }
 
-/// Everybody who may have a store, at most `limit` of them after `after`, in the order of their ids: to be erased with the
+/// Everybody who may have a store, at most [`RULE_ROWS`] of them after `after`, in the order of their ids: to be erased with the
 /// town.
-pub fn everybody(sql: &dyn Sql, after: &str, limit: usize) -> Result<Vec<AgentId>, TownError> {
+pub fn everybody(sql: &dyn Sql, after: &str) -> Result<Vec<AgentId>, TownError> {
     let rows = sql.query(
         "SELECT agent_id FROM agents WHERE agent_id > ?1
          UNION
          SELECT agent_id FROM departed WHERE agent_id > ?1
          ORDER BY agent_id
          LIMIT ?2",
-        &[after.into(), u32::try_from(limit).unwrap_or(1).into()],
+        &[after.into(), RULE_ROWS.into()],
     )?;
     rows.iter().map(|r| Ok(AgentId(r.text(0)?))).collect()
 }

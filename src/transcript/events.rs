@@ -118,6 +118,7 @@ pub fn replay(sql: &dyn Sql, agent: &str, after: i64) -> Result<Vec<String>, Tow
 }
 
 /// Events just appended, from the id `first` on, as frames.
+#[must_use]
 pub fn frames(agent: &str, now: Timestamp, first: i64, events: &[Event<'_>]) -> Vec<String> {
     let frame =
         |(id, event): (i64, &Event<'_>)| json(Shape::Frame, id, agent, &event.kind, &cut::stored(event.data), now);

@@ -168,7 +168,7 @@ export const AWAITS = [
   ["watch.rs", "alarm::get(&self.storage()).await", points("command.alarm.get")],
   ["town_do.rs", "panics::caught(self.watch(&req)).await", points("command.alarm.get")],
   ["town_do.rs", "self.erase_stores(&town.town_id).await", points("agent.erase.")],
-  ["town_do.rs", "join_all(..).await", points("agent.erase.")],
+  ["town_do.rs", "self.performer.erase(town_id, agent).await", points("agent.erase.")],
   ["perform.rs", "self.erase(&town_id, &agent_id).await", points("agent.erase.")],
   ["perform.rs", "stub::post(..).await", points("agent.erase.")],
   ["town_do.rs", "req.text().await", ["command.arrives", "command.read", "found.arrives", "found.read", "add_rig.read"]],
