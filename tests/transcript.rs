@@ -136,7 +136,7 @@ fn a_replay_ends_with_the_newest_event_and_lacks_none_before_it() {
     }
     for after in [0, 100, 650, 899, 900, 5_000] {
         let frames: Vec<Json> = pair.replayed(after).iter().map(|f| serde_json::from_str(f).unwrap()).collect();
-        let from = after.max(900 - TRANSCRIPT_REPLAYED).min(900);
+        let from = after.clamp(900 - TRANSCRIPT_REPLAYED, 900);
         let expected: Vec<Json> = pair
             .expected(from, 1_000)
             .into_iter()
