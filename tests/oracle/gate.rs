@@ -166,6 +166,17 @@ impl Rows {
         holds
     }
 
+    /// A person's message waits for a mayor that sleeps, and is neither in the air nor with a start.
+    pub fn mayor_wanted(&self) -> bool {
+        let travels = |id: &String| self.lines.iter().any(|(_, _, ids)| ids.contains(id.as_str()));
+        !self.live().any(|a| a.role == "mayor") && self.letters.iter().any(|id| !travels(id))
+    }
+
+    /// Nothing of the town itself, its breaker aside, stands against a start.
+    fn town_may_start(&self) -> bool {
+        !self.town_held() && !self.draining() && self.in_flight() < self.starts_limit()
+    }
+
     /// When the first bead passes every hold but backoff and the breakers in question (`design.md` 5.5, *Open*): now, or
     /// at the end of its review's backoff, which no probe passes.
     pub fn probe_ready_at(&self, b: &Breaker) -> Option<i64> {
@@ -183,7 +194,9 @@ impl Rows {
             });
             passes.then(|| bead.review_not_before.unwrap_or(self.now).max(self.now))
         };
-        self.beads.values().filter(|bead| bead.status == "open").filter_map(ready_at).min()
+        let mayor = b.scope == "town" && self.mayor_wanted() && self.town_may_start();
+        let beads = self.beads.values().filter(|bead| bead.status == "open").filter_map(ready_at).min();
+        if mayor { Some(self.now) } else { beads }
     }
 
     /// Is there a bead that a probe could try now?
@@ -276,7 +289,20 @@ impl Rows {
                 add(Some(self.now), "permit");
             }
         }
-        let mut waits = false;
+        // The mayor is a candidate like any other; it belongs to no rig.
+        let mut waits = self.mayor_wanted();
+        if waits && self.town_may_start() && self.effective("town") == "closed" {
+            add(Some(self.mayor_backoff.unwrap_or(self.now)), "mayor");
+        }
+        // `live.rs`: what is due waits for a place if six messages are in the air.
+        let flying = self.lines.iter().filter(|l| l.1).filter_map(|l| l.0).filter(|t| *t > self.now);
+        let full = flying.clone().count() >= 6;
+        let due_now = self.lines.iter().filter_map(|l| l.0).any(|t| t <= self.now);
+        if full && due_now {
+            add(flying.min(), "a place for a message");
+        } else {
+            add(self.lines.iter().filter_map(|l| l.0).min(), "message");
+        }
         for bead in self.beads.values().filter(|b| b.status == "open") {
             waits |= self.waits(bead);
             let holds = self.holds(bead);

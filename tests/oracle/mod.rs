@@ -301,13 +301,6 @@ impl Oracle {
             broken.push(format!("5.6: {town} polecats in the town, {most} may be"));
         }
         for a in booked {
-            let Some(bead) = a.bead.as_ref().and_then(|b| rows.beads.get(b)) else {
-                broken.push(format!("attempt {} was booked for no bead", a.id));
-                continue;
-            };
-            if bead.dispatch_attempts > rows.cap(bead) {
-                broken.push(format!("3: bead {} was booked above its cap", bead.id));
-            }
             if !a.charged {
                 broken.push(format!("5.1: attempt {} was booked and not charged", a.id));
             }
@@ -327,6 +320,16 @@ impl Oracle {
             }
             if rows.town_held() || rows.draining() {
                 broken.push(format!("5.6: attempt {} was booked in a town hold or a drain", a.id));
+            }
+            let Some(bead) = a.bead.as_ref().and_then(|b| rows.beads.get(b)) else {
+                // The mayor alone has no bead: a person's message is what it is started for.
+                if a.role != "mayor" || a.agent != rows.mayor || rows.letters.is_empty() {
+                    broken.push(format!("attempt {} was booked for no bead and no message", a.id));
+                }
+                continue;
+            };
+            if bead.dispatch_attempts > rows.cap(bead) {
+                broken.push(format!("3: bead {} was booked above its cap", bead.id));
             }
             let own = ["not_open", "held_label", "blocked", "blocker_failed", "convoy_staged", "no_rig_config"];
             for hold in rows.holds(bead).iter().filter(|h| own.contains(&h.as_str())) {

@@ -82,6 +82,9 @@ pub struct Reader {
     redrives: Whole,
     escalations: Whole,
     departed: Whole,
+    lines: Whole,
+    letters: Whole,
+    mayor: Whole,
     counters: Whole,
     events: Whole,
 }
@@ -152,6 +155,12 @@ impl Default for Reader {
             departed: Whole::new("departed", "SELECT agent_id, due_at FROM departed"),
             redrives: Whole::new("redrives", "SELECT redrive_id, next_at FROM redrives WHERE state = 'running'"),
             escalations: Whole::new("escalations", "SELECT bead_id, next_escalation_at FROM escalations"),
+            lines: Whole::new(
+                "lines",
+                "SELECT agent_id, due_at, message_id IS NOT NULL, items || carried FROM lines",
+            ),
+            letters: Whole::new("mail", "SELECT id FROM mail WHERE wakes = 1 AND delivered_at IS NULL"),
+            mayor: Whole::new("agents", "SELECT agent_id, next_dispatch_at FROM agents WHERE role = 'mayor'"),
             counters: Whole::new("counters", "SELECT name, value FROM counters WHERE name = 'fleet_told'"),
             events: Whole::new(
                 "bead_events",
@@ -306,6 +315,15 @@ impl Reader {
         }
         if self.departed.differs(w) {
             rows.departed = self.departed.all(|r| int(r, 1));
+        }
+        if self.lines.differs(w) {
+            rows.lines = self.lines.all(|r| (time(r, 1), r.flag(2).unwrap(), text(r, 3)));
+        }
+        if self.letters.differs(w) {
+            rows.letters = self.letters.all(|r| text(r, 0));
+        }
+        if self.mayor.differs(w) {
+            rows.mayor_backoff = self.mayor.all(|r| time(r, 1)).into_iter().flatten().next();
         }
         if self.redrives.differs(w) {
             rows.redrives = self.redrives.all(|r| time(r, 1)).into_iter().flatten().collect();

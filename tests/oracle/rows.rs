@@ -223,6 +223,12 @@ pub struct Rows {
     pub escalations: Vec<i64>,
     /// When the store of each removed agent is to be erased.
     pub departed: Vec<i64>,
+    /// (due, a message is in the air, what it or a start carries)
+    pub lines: Vec<(Option<i64>, bool, String)>,
+    /// Messages to the mayor that were not delivered.
+    pub letters: Vec<String>,
+    /// The end of the mayor's own backoff.
+    pub mayor_backoff: Option<i64>,
     /// The state of the town's breaker that the fleet was told last: 0 closed, 1 open, 2 half-open.
     pub fleet_told: i64,
     /// `redriven` events: (seq, bead)
