@@ -332,8 +332,8 @@ impl Rows {
         // At most two calls to forges are in the air: what is due then waits for the first of them to end.
         let air: Vec<i64> = self.watches.iter().filter_map(|p| p.sent_until).filter(|t| *t > self.now).collect();
         for p in &self.watches {
-            let waits = p.due_at <= self.now && air.len() >= 2;
-            add(if waits { air.iter().min().copied() } else { Some(p.due_at) }, "forge");
+            let free = if air.len() >= 2 { air.iter().min().copied() } else { None };
+            add(Some(free.unwrap_or(p.due_at).max(p.due_at)), "forge");
         }
         if self.rollup.1 > 0 {
             add(Some(self.rollup.0.map_or(self.now, |t| t + self.setting("/notify/rollup_ms"))), "roll-up");

@@ -280,15 +280,10 @@ fn in_the_air(sql: &dyn Sql, now: Timestamp) -> Result<(u32, Option<Timestamp>),
 /// When a forge is to be asked, or the lease of a call ends.
 pub fn next_deadline(sql: &dyn Sql, now: Timestamp) -> Result<Option<Timestamp>, TownError> {
     let row = first(sql, "SELECT due_at FROM pull_requests ORDER BY due_at LIMIT 1", &[])?;
-    let due = row.map(|r| r.int(0)).transpose()?.map(Timestamp);
-    if due.is_some_and(|at| at <= now) {
-        // Due, but perhaps it has to wait for one in the air.
-        let (count, ends) = in_the_air(sql, now)?;
-        if count >= FORGE_AT_ONCE {
-            return Ok(ends);
-        }
-    }
-    Ok(due)
+    let Some(due) = row.map(|r| r.int(0)).transpose()?.map(Timestamp) else { return Ok(None) };
+    // With as many in the air as may be, even what is due has to wait for the first of them.
+    let (count, ends) = in_the_air(sql, now)?;
+    Ok(Some(if count >= FORGE_AT_ONCE { ends.unwrap_or(due).max(due) } else { due }))
 }
 
 /// The object was made anew: calls that were in the air have lost their owner and are due again.
