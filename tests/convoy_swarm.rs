@@ -34,7 +34,7 @@ fn draw(chance: &SplitMix64) -> Op {
     let byte = || u8::try_from(chance.below(256)).expect("a byte");
     match chance.below(40) {
         0..=3 => {
-            let plan = (0..1 + chance.below(5)).map(|_| (0..chance.below(3)).map(|_| byte()).collect()).collect();
+            let plan = (0..=chance.below(4)).map(|_| (0..chance.below(3)).map(|_| byte()).collect()).collect();
             Op::Batch { rig: byte(), plan, staged: chance.per_mille(300), alone: chance.per_mille(250) }
         }
         4..=9 => Op::Convoy { nth: byte(), does: byte(), bead: byte() },

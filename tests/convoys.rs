@@ -106,8 +106,8 @@ fn a_plan_that_could_never_be_done_is_refused_with_the_tasks_that_make_it_so() {
         assert_eq!((status, field.as_str()), (422, "tasks"), "{message}");
         assert!(message.contains(words), "{message}");
     }
-    let ring = (0..50).map(|i| task(&"x".repeat(500), &[(i + 1) % 50])).collect();
-    let (.., message) = refused(&mut w, batch(&rig, ring));
+    let circle = (0..50).map(|i| task(&"x".repeat(500), &[(i + 1) % 50])).collect();
+    let (.., message) = refused(&mut w, batch(&rig, circle));
     assert!(message.len() < 1_000 && message.contains(" → (41 more) → "), "{message}");
     let long = "x".repeat(501);
     assert_eq!(refused(&mut w, batch(&rig, vec![task(&long, &[])])).0, 422);
@@ -356,6 +356,26 @@ fn a_landing_whose_dispatch_fails_at_its_cap_is_a_failed_landing() {
 }
 
 #[test]
+fn landings_that_the_container_rejects_are_not_brought_back_beside_the_next_one() {
+    let (mut w, rig) = World::founded(25);
+    let slung = sling(&mut w, &rig, vec![task("A", &[])]);
+    let bead = slung.beads[0].clone();
+    assert!(w.run_while_not(HOUR, |w| w.status(&bead) == "closed"));
+    // Three rejected in a row are the container's fault: the town opens, and redrives what it rejected.
+    every_start(&mut w, 400, &error("Invalid request body"));
+    w.run_for(HOUR);
+    let id = slung.id.clone();
+    assert!(reviews(&w, &id, "open") + reviews(&w, &id, "in_progress") <= 1, "one landing at a time");
+    w.container.faults.clear_all();
+    assert!(w.run_while_not(3 * HOUR, |w| w.status(&id) != "open"));
+    // Each rejection was a failed landing: they may have been all there were.
+    if w.status(&id) == "failed" {
+        w.must(Command::RedriveBead { bead_id: id.clone(), reason: None });
+    }
+    assert!(w.run_while_not(3 * HOUR, |w| w.status(&id) == "closed"));
+}
+
+#[test]
 fn a_landing_that_a_person_ends_is_made_again_after_its_wait() {
     let (mut w, rig) = World::founded(13);
     w.container.behave(|start| match &start.request.review {
@@ -436,10 +456,10 @@ fn a_bead_joins_a_running_convoy_and_is_landed_with_it() {
     };
     assert_eq!(w.must(add(&late, &[&slung.beads[1]])), json!({"total_beads": 3}));
     assert_eq!(w.must(add(&late, &[])), json!({"total_beads": 3}), "again changes nothing");
-    let (status, field, path) = refused(&mut w, add(&slung.beads[0], &[&late]));
+    let (status, field, message) = refused(&mut w, add(&slung.beads[0], &[&late]));
     assert_eq!((status, field.as_str()), (422, "depends_on"));
     for bead in [&slung.beads[0], &slung.beads[1], &late] {
-        assert!(path.contains(bead.as_str()), "the path is told: {path}");
+        assert!(message.contains(bead.as_str()), "the path is told: {message}");
     }
     let patch = BeadPatch { labels: Some(Vec::new()), ..BeadPatch::default() };
     w.must(Command::UpdateBead { rig_id: rig.clone(), bead_id: late.clone(), patch });
@@ -582,7 +602,7 @@ fn every_step_of_progress_is_an_event_and_a_data_point() {
     assert_eq!(counts, [0, 1, 2]);
     let mut points: BTreeMap<&str, usize> = BTreeMap::new();
     for (_, point) in w.points.iter().filter(|(_, p)| p.event.starts_with("convoy.")) {
-        assert_eq!(point.convoy_id, slung.id.0);
+        assert_eq!((point.bead_id.as_str(), point.bead_type.as_str()), (slung.id.as_str(), "convoy"));
         *points.entry(point.event).or_default() += 1;
     }
     assert_eq!(

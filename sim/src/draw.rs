@@ -274,7 +274,7 @@ const PEOPLE: [Kind; 43] = [
     }),
     ("batch", 60, 480, |d| {
         let (rig, staged, alone) = (d.byte(), d.chance.per_mille(500), d.chance.per_mille(300));
-        let plan = (0..1 + d.below(6)).map(|_| d.few()).collect();
+        let plan = (0..=d.below(5)).map(|_| d.few()).collect();
         d.now(Op::Batch { rig, plan, staged, alone });
     }),
     ("convoy", 15, 240, |d| {

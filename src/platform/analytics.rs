@@ -12,6 +12,7 @@ pub fn write(env: &Env, town_id: &str, point: &DataPoint) {
     let Ok(dataset) = env.analytics_engine("GASTOWN_AE") else { return };
     // 1 event, 2 userId, 3 delivery, 4 route, 5 error, 6 townId, 7 rigId, 8 agentId, 9 beadId, 10 label, 11 convoyId,
     // 12 role, 13 beadType, 14 reason.
+    let convoy_id = if point.bead_type == "convoy" { point.bead_id.as_str() } else { "" };
     let blobs = [
         point.event,
         "",
@@ -23,7 +24,7 @@ pub fn write(env: &Env, town_id: &str, point: &DataPoint) {
         &point.agent_id,
         &point.bead_id,
         cut(&point.label),
-        &point.convoy_id,
+        convoy_id,
         &point.role,
         &point.bead_type,
         cut(&point.reason),

@@ -233,9 +233,9 @@ pub fn feature_branch(title: &str, id: &BeadId) -> String {
 
 /// Branch and start point of a task's agent, whose own branch would be `own`: beside the feature branch, cut from it.
 #[must_use]
-pub fn branch_of_task(feature: &str, own: String) -> (String, String) {
+pub fn branch_of_task(feature: &str, own: &str) -> (String, String) {
     // Below a branch that is not called `head` git has no room for another.
-    let branch = feature.strip_suffix("/head").map_or_else(|| own.clone(), |stem| format!("{stem}/{own}"));
+    let branch = feature.strip_suffix("/head").map_or_else(|| own.to_owned(), |stem| format!("{stem}/{own}"));
     (branch, format!("origin/{feature}"))
 }
 
@@ -313,7 +313,8 @@ pub fn recount(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<(), TownErro
 fn emit(ctx: &Ctx<'_>, event: &'static str, c: &Convoy) {
     ctx.emit(DataPoint {
         event,
-        convoy_id: c.bead.id.0.clone(),
+        bead_id: c.bead.id.0.clone(),
+        bead_type: Kind::Convoy.as_str().to_owned(),
         rig_id: c.rig_id.as_ref().map(|r| r.0.clone()).unwrap_or_default(),
         label: c.merge_mode.as_str().to_owned(),
         value: f64::from(c.closed),
@@ -476,11 +477,11 @@ mod tests {
 
     #[test]
     fn a_tasks_branch_lies_beside_the_feature_branch_where_git_has_room() {
-        let own = || "gt/toast/bead5678".to_owned();
+        let own = "gt/toast/bead5678";
         assert_eq!(
-            branch_of_task("convoy/x/a1b2c3d4/head", own()),
+            branch_of_task("convoy/x/a1b2c3d4/head", own),
             ("convoy/x/a1b2c3d4/gt/toast/bead5678".to_owned(), "origin/convoy/x/a1b2c3d4/head".to_owned())
         );
-        assert_eq!(branch_of_task("release", own()), (own(), "origin/release".to_owned()));
+        assert_eq!(branch_of_task("release", own), (own.to_owned(), "origin/release".to_owned()));
     }
 }

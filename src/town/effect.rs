@@ -243,7 +243,6 @@ pub struct DataPoint {
     pub agent_id: String,
     pub bead_id: String,
     pub label: String,
-    pub convoy_id: String,
     pub role: String,
     pub bead_type: String,
     pub reason: String,

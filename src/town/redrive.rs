@@ -121,7 +121,10 @@ fn back(
 
 /// Brings a bead back on the town's own account, if it is failed: a rule found that it was not to blame.
 pub fn by_system(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId, reason: &str) -> Result<(), TownError> {
-    if let Some(bead) = bead::find(sql, id)?.filter(|b| b.status == Status::Failed) {
+    // A landing among them is not brought back: its convoy has made the next one due already.
+    if let Some(bead) = bead::find(sql, id)?.filter(|b| b.status == Status::Failed)
+        && pointless(sql, &bead)?.is_none()
+    {
         back(sql, ctx, &Actor::System, bead, reason, false)?;
     }
     Ok(())

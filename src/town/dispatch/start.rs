@@ -256,7 +256,7 @@ pub fn request(
         (Some(known), _) => (known, None),
         (None, None) => (own, None),
         (None, Some(feature)) => {
-            let (branch, start) = convoy::branch_of_task(feature, own);
+            let (branch, start) = convoy::branch_of_task(feature, &own);
             (branch, Some(start))
         }
     };

@@ -306,7 +306,7 @@ fn fields(sql: &dyn Sql, bead: &Bead, patch: &BeadPatch, changed: &mut Vec<&str>
             return Err(TownError::invalid("rig_id", "a merge request stays in the rig of its source"));
         }
         if bead.rig_id.as_ref().map(RigId::as_str) != rig_id.as_deref() {
-            convoy::may_move(sql, &bead)?;
+            convoy::may_move(sql, bead)?;
         }
         f.rig_id = rig_id.clone().map(RigId);
         changed.push("rig_id");

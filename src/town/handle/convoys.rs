@@ -208,8 +208,11 @@ pub fn get(sql: &dyn Sql, id: &BeadId) -> Result<Reply, TownError> {
 
 /// Starts a staged convoy.
 pub fn start(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId) -> Result<Reply, TownError> {
-    let staged = |e: Result<Convoy, TownError>| e.ok().filter(|c| c.staged && c.bead.status == Status::Open);
-    if staged(convoy::get(sql, id)).is_none() {
+    let found = match convoy::get(sql, id) {
+        Err(TownError::NotFound(_)) => None,
+        other => Some(other?),
+    };
+    if !found.is_some_and(|c| c.staged && c.bead.status == Status::Open) {
         return Err(TownError::NotFound("Convoy not found or not staged".to_owned()));
     }
     sql.execute("UPDATE convoys SET staged = 0 WHERE bead_id = ?1", &[id.into()])?;
