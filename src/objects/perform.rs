@@ -32,6 +32,7 @@ use crate::{
 };
 use futures_util::future::{LocalBoxFuture, join_all};
 use serde_json::Value as Json;
+use serde_json::json;
 use std::{
     cell::{Cell, OnceCell},
     rc::Rc,
@@ -191,7 +192,7 @@ impl Performer {
             Ok(()) => {
                 let slot = self.starts.acquire().await;
                 panic_probe::at("call", &start.request.prompt);
-                let headers = self.dressed(whose, true);
+                let headers = self.dressed(whose);
                 let answer = self.ask(self.container().start(&start.request, headers, start.timeout)).await;
                 drop(slot);
                 answer
@@ -239,17 +240,25 @@ impl Performer {
         self.settings.container_url.is_none()
     }
 
-    /// The headers of a call that tells the settings; with `boots` it may start a container.
-    fn dressed(&self, whose: Whose, boots: bool) -> Headers {
-        let token = if boots && self.boots() { self.token(&whose) } else { None };
-        whose
-            .outfit
-            .map_or_else(Vec::new, |outfit| container::dressed(outfit, &whose.town_id, &self.settings.api_url, token))
+    /// The headers of a call that may start the container.
+    fn dressed(&self, whose: Whose) -> Headers {
+        let (town, api_url) = (&whose.town_id, &self.settings.api_url);
+        let mut headers = container::town_config(json!({}), town, api_url);
+        let token = if self.boots() { self.token(&whose) } else { None };
+        if let (Some(token), Some(outfit)) = (token, whose.outfit) {
+            headers.push(container::environment(outfit.variables, town, api_url, token));
+        }
+        headers
     }
 
     async fn tell(&self, what: Tell, whose: Whose) -> Answer {
         let token = self.token(&whose).unwrap_or_default();
-        let headers = self.dressed(whose, false);
+        let headers = match (what, whose.outfit) {
+            (Tell::Settings, Some(outfit)) => {
+                container::town_config(outfit.settings, &whose.town_id, &self.settings.api_url)
+            }
+            _ => Vec::new(),
+        };
         self.ask(self.container().tell(what, token, headers)).await
     }
 
@@ -288,7 +297,7 @@ impl Performer {
     async fn probe(&self, whose: Whose, boot_timeout: Millis) -> Result<crate::town::effect::Health, String> {
         let until = clock::now().plus(boot_timeout);
         let mut pause = PROBE_PAUSE_MIN;
-        let headers = self.dressed(whose, true);
+        let headers = self.dressed(whose);
         loop {
             // A call that may start the container waits for its boot.
             let left = if self.boots() { until.since(clock::now()) } else { 0 };

@@ -8,7 +8,6 @@ use super::{
     settings::Settings,
 };
 use crate::town::{
-    container::Outfit,
     effect::{Answer, Health, StartRequest, Tell},
     id::{AgentId, AttemptId},
     policy::{LOOK_TIMEOUT, MESSAGE_TIMEOUT, STOP_TIMEOUT, TOWN_CONFIG_BYTES},
@@ -17,7 +16,7 @@ use crate::town::{
 use futures_util::future::LocalBoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value as Json, json};
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 use worker::{Env, Request, Response, Result};
 
 /// How long `GET /health` may take: `protocol.md` 4.3.
@@ -93,10 +92,11 @@ pub async fn end(env: Env, settings: &Settings, town: &str) {
     http::call(Outgoing { method: "POST", url, headers, body: None, timeout }, &via).await;
 }
 
-/// The headers of a call that tells the settings, and of one that may start the container if `variables` are given, too.
+/// `X-Town-Config` (`protocol.md` 4.2): which town this is, whom to call back, and the settings that are to be told. There are
+/// secrets among them, so they travel only where they are what is told; an agent's start carries its own in its body.
 #[must_use]
-pub fn dressed(outfit: Outfit, town: &str, api_url: &str, token: Option<String>) -> Headers {
-    let Outfit { settings: Json::Object(mut told), mut variables } = outfit else { return Vec::new() };
+pub fn town_config(settings: Json, town: &str, api_url: &str) -> Headers {
+    let Json::Object(mut told) = settings else { return Vec::new() };
     told.insert("town_id".to_owned(), json!(town));
     told.insert("gastown_api_url".to_owned(), json!(api_url));
     let mut text = ascii(&json!(told));
@@ -104,13 +104,20 @@ pub fn dressed(outfit: Outfit, town: &str, api_url: &str, token: Option<String>)
         told.remove("env_vars");
         text = ascii(&json!(told));
     }
-    let mut headers = vec![("X-Town-Config", text)];
-    if let Some(token) = token {
-        let own = [("GASTOWN_API_URL", api_url.to_owned()), ("GASTOWN_TOWN_ID", town.to_owned()), (TOKEN, token)];
-        variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
-        headers.push((BOOT, ascii(&json!(variables))));
-    }
-    headers
+    vec![("X-Town-Config", text)]
+}
+
+/// The environment of a container that may be started for a call. The object keeps it from the container's requests.
+#[must_use]
+pub fn environment(
+    mut variables: BTreeMap<String, String>,
+    town: &str,
+    api_url: &str,
+    token: String,
+) -> (&'static str, String) {
+    let own = [("GASTOWN_API_URL", api_url.to_owned()), ("GASTOWN_TOWN_ID", town.to_owned()), (TOKEN, token)];
+    variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    (BOOT, ascii(&json!(variables)))
 }
 
 /// The variable in which agents and their container find their token.

@@ -134,7 +134,7 @@ pub const TOKEN_PUSH_AFTER: Millis = 6 * HOUR;
 /// outlives many failures.
 pub const TELL_RETRY: Millis = 5 * MINUTE;
 /// Bytes of the header that tells the settings: a server that reads headers of 16 KB in all must take it. Longer ones
-/// leave the environment variables out, which every start carries in its body anyway.
+/// leave the environment variables out, which every start carries in its body.
 pub const TOWN_CONFIG_BYTES: usize = 8 * 1024;
 /// A heartbeat of an attempt that is over costs its process at most one `StopAgent` in this time.
 pub const LATE_STOP_EVERY: Millis = MINUTE;

@@ -76,8 +76,8 @@ describe("TownContainerDO", () => {
     assert.equal((await town.api("GET", "/dispatch", undefined, { token })).status, 200);
     const arrived = fake.requests.findLast((r) => r.kind === "start");
     assert.equal(arrived.headers["x-gastown-boot"], undefined, "the environment goes no further than the object");
-    const told = JSON.parse(arrived.headers["x-town-config"]);
-    assert.deepEqual([told.town_id, told.git_auth, told.env_vars], [town.id, { github_token: secret }, { MINE: "1" }]);
+    assert.deepEqual(JSON.parse(arrived.headers["x-town-config"]), { town_id: town.id, gastown_api_url: h.url });
+    assert.deepEqual([arrived.body.envVars.GIT_TOKEN, arrived.body.envVars.MINE], [secret, "1"]);
     const { phase, instance, town_id } = await row();
     assert.deepEqual([phase, instance, town_id], ["Ready", fake.instanceId, town.id]);
     assert.doesNotMatch(await object.tSnapshot([]), new RegExp(secret));
