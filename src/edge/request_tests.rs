@@ -29,18 +29,19 @@ fn refused(method: &str, path: &str, body: &Json) -> Vec<(&'static str, String)>
 
 #[test]
 fn every_route_ends_somewhere() {
-    // With no body at all, every route gives a command, a 400, a 403, or belongs to the registry, to an agent's store or to
-    // a socket; none panics.
+    // With no body at all, every route gives a command, a 400, a 403, or belongs to the registry, to an agent's store, to
+    // the container or to a socket; none panics.
     for (kind, method, pattern, route) in route::TABLE {
         let matched = route::find(method, &pattern.replace(':', "x-")).unwrap();
         let got = command(&matched, &Query::default(), &Body::Empty, &agent("x-agent"));
+        let containers = pattern.starts_with("/api/towns/:town/container/") || *route == Route::ContainerEvents;
         let store = matches!(
             route,
             Route::AppendEvents | Route::AgentEvents | Route::GetSnapshot | Route::PutSnapshot | Route::DeleteSnapshot
         );
         let ticket = matches!(route, Route::StatusTicket | Route::StreamTicket);
         let registry = matches!(kind, Kind::Public | Kind::Refresh | Kind::User) && *route != Route::TownEvents;
-        let elsewhere = registry || store || ticket || *kind == Kind::Socket;
+        let elsewhere = containers || registry || store || ticket || *kind == Kind::Socket;
         match got {
             Ok(c) => assert_eq!(c.is_none(), elsewhere, "{method} {pattern}"),
             Err(e) => assert!(matches!(e.status, 400 | 403) && !elsewhere, "{method} {pattern}"),
