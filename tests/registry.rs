@@ -202,3 +202,19 @@ fn the_predecessors_container_goes_on_with_what_the_town_hands_out() {
     assert_eq!(resurrected(&w).len(), 1);
     assert_eq!((w.attempts(&beads[0]).len(), w.status(&beads[0]).as_str()), (1, "in_progress"));
 }
+
+#[test]
+fn an_answer_that_was_lost_is_given_again_to_the_same_process_and_to_no_other() {
+    let (mut w, _, beads) = at_work(1);
+    w.container.resurrects = false;
+    w.container.restart(w.clock.now());
+    let here = w.container.instance_id().to_owned();
+    for _ in 0..2 {
+        assert_eq!(read(&mut w, Some(&here)).len(), 1);
+    }
+    assert!(read(&mut w, Some("a third")).is_empty());
+    // Nobody ever goes on with it: no fault of the bead's.
+    w.run_for(5 * MINUTE);
+    let first = &w.attempts(&beads[0])[0];
+    assert_eq!((text(first, "code"), &first["charged"]), ("container.lost", &json!(false)));
+}

@@ -77,11 +77,11 @@ pub fn read(sql: &dyn Sql, ctx: &Ctx<'_>, instance: Option<&str>) -> Result<Json
     let (mut room, mut town) = (view.starts_left(), view.config.dispatch.max_agents);
     let mut rigs: BTreeMap<RigId, u32> = BTreeMap::new();
     let mut handed = Vec::new();
-    let mut live = attempt::live(sql)?;
-    live.sort_by_key(|a| a.seq);
-    for attempt in live {
+    for attempt in attempt::live(sql)? {
         let Some(entry) = stored.get(attempt.agent.as_str()) else { continue };
-        if room == 0 || !may_go_on(&attempt, instance) {
+        // It was handed to this very process, which has not spoken for it: the answer was lost, and is given again.
+        let again = attempt.reviving && attempt.instance_id.is_some() && attempt.instance_id.as_deref() == instance;
+        if !again && (room == 0 || !may_go_on(&attempt, instance)) {
             continue;
         }
         if let Some(rig) = attempt.rig.as_ref().and_then(|id| view.rigs.get(id)) {
@@ -95,7 +95,7 @@ pub fn read(sql: &dyn Sql, ctx: &Ctx<'_>, instance: Option<&str>) -> Result<Json
         }
         let Some(request) = request(sql, &view, &attempt, entry)? else { continue };
         revive(sql, ctx, &view, &attempt, instance)?;
-        room -= 1;
+        room -= u32::from(!again);
         handed.push(json!({
             "agentId": attempt.agent,
             "request": request,
@@ -130,7 +130,9 @@ fn request(sql: &dyn Sql, view: &View, attempt: &Attempt, entry: &Json) -> Resul
     let mut request = match (bead, agent::find(sql, &attempt.agent)?, rig) {
         (Some(bead), Some(agent), Some(rig)) => {
             let made = start::request(sql, view, &bead, &agent, rig, &attempt.id)?;
-            serde_json::to_value(made).map_err(|e| SqlError::new(e.to_string()))?
+            // As text, as every start is written: a second way to write it would be 5 KB of the worker.
+            let text = serde_json::to_string(&made).map_err(|e| SqlError::new(e.to_string()))?;
+            serde_json::from_str(&text).unwrap_or_default()
         }
         (None, Some(_), _) => entry.get("request").filter(|r| r.is_object()).cloned().unwrap_or(Json::Null),
         _ => Json::Null,
@@ -157,7 +159,7 @@ fn revive(
     let lease = ctx.now.plus(dispatch.start_timeout_ms).plus(dispatch.heartbeat_timeout_ms);
     sql.execute(
         "UPDATE attempts
-         SET revived_at = ?2, reviving = 1, lease_until = ?3, instance_id = ?4, looks = 0, look_until = NULL,
+         SET revived_at = coalesce(revived_at, ?2), reviving = 1, lease_until = ?3, instance_id = ?4, looks = 0, look_until = NULL,
              last_event_at = NULL
          WHERE attempt_id = ?1 AND finished_at IS NULL",
         &[(&attempt.id).into(), ctx.now.into(), lease.into(), instance.into()],

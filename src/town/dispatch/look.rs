@@ -188,7 +188,11 @@ fn gone(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt) -> Result<Vec<Effect>, 
     if attempt.outcome != Stage::Pending {
         // Booked although nothing seems to run: a process that lost its record must not push a branch later.
         stops::owe(sql, ctx, attempt, When::Now)?;
-        let f = Failure::new(Code::AgentLost, None, "its heartbeat is overdue and the container no longer knows it");
+        let f = if attempt.reviving {
+            Failure::new(Code::ContainerLost, None, "its container went away, and the next one did not go on with it")
+        } else {
+            Failure::new(Code::AgentLost, None, "its heartbeat is overdue and the container no longer knows it")
+        };
         finish(sql, ctx, attempt, End::Failed(f))?;
         return Ok(Vec::new());
     }
