@@ -640,8 +640,7 @@ impl Play {
             Op::Strategy(pr) => {
                 let merge_strategy = if *pr { "pr" } else { "direct" };
                 let refinery = json!({"auto_merge_delay_minutes": 1});
-                let patch =
-                    json!({"merge_strategy": merge_strategy, "git_auth": {"github_token": "t"}, "refinery": refinery});
+                let patch = json!({"merge_strategy": merge_strategy, "git_auth": {"github_token": "a-token-of-the-forge"}, "refinery": refinery});
                 self.tell(&owner(), Command::PatchConfig { patch });
             }
             Op::Forge(n, kind) => {

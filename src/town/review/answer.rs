@@ -46,10 +46,15 @@ pub fn settle(
         // The settings have changed meanwhile; the next call says what is wrong with them.
         Err(_) => return Ok(Vec::new()),
     };
-    let clean = without_token(&config, &place, answer);
-    let said = match forge::read(&place, step, clean.as_ref().unwrap_or(answer)) {
+    let said = match forge::read(&place, step, answer) {
         Ok(said) => said,
-        Err(t) => return troubled(sql, ctx, &config, &mut mr, &asked, &watch, calls, step, &t),
+        Err(t) => {
+            // What it means is read from what was said; what is told of it, without the token.
+            let clean =
+                without_token(&config, &place, answer).and_then(|clean| forge::read(&place, step, &clean).err());
+            let t = Trouble { words: clean.map_or(t.words, |c| c.words), ..t };
+            return troubled(sql, ctx, &config, &mut mr, &asked, &watch, calls, step, &t);
+        }
     };
     let next = match said {
         Said::Opened(url) if check(sql, mr.rig_id.as_ref(), true, &url).is_ok() => {
