@@ -7,7 +7,7 @@ import { draw } from "./round.mjs";
 const FIRST = ["found", "rig", "settings"];
 /** What every piece of work passes. */
 const ABORTS = ["loop.dead_man.done", "loop.wait", "loop.arm.set", "start.answered", "start.happened", "command.alarm.get"];
-const ANY = ["work", "refused", "lost", "silent", "alone", "cancel", "stop_first", "again", "timer", "air", "crowd", "outage", "drain", "tell", "hook", "forge", "talk"];
+const ANY = ["work", "refused", "lost", "silent", "alone", "cancel", "message", "stop_first", "again", "timer", "air", "crowd", "outage", "drain", "tell", "hook", "forge", "talk"];
 
 /** Every point but the spare ones once over `rounds` rounds, and in every fifth a death of the object alone. */
 export function dealt(rounds) {

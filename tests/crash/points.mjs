@@ -75,6 +75,11 @@ export const POINTS = {
   "probe.health.happened": "outage",
   "probe.pause": "outage",
   "probe.pause.over": "outage",
+  // a message to an agent
+  "message.leaves": "message",
+  "message.arrives": "message",
+  "message.happened": "message",
+  "message.answered": "message",
   // a webhook, a forge, a report
   "webhook.leaves": "hook",
   "webhook.arrives": "hook",
@@ -124,6 +129,8 @@ export const SPARE = [
   "loop.arm.in_the_air.done",
   "stop.leaves",
   "stop.answered",
+  "message.leaves",
+  "message.answered",
   "look.health.arrives",
   "probe.health.happened",
   "webhook.leaves",
@@ -207,6 +214,7 @@ export const AWAITS = [
   ["perform.rs", "self.starts.acquire().await", ["start.waits"]],
   ["perform.rs", "self.in_turn(webhook::post(hook)).await", points("webhook.")],
   ["perform.rs", "self.in_turn(forge::call(..)).await", points("forge.")],
+  ["perform.rs", "self.ask(call).await", points("message.")],
   ["perform.rs", "self.report(report).await", points("fleet.report.")],
   ["perform.rs", "call.await", ["start.arrives", "stop.arrives", "look.status.arrives", "look.health.arrives"]],
   ["perform.rs", "self.ask(self.container().start(..)).await", points("start.")],

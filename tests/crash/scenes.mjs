@@ -128,6 +128,18 @@ export const SCENES = {
     await r.quiet();
   },
 
+  /** An agent at work gets mail, which is sent to its process. */
+  async message(r) {
+    const bead = await r.sling();
+    await r.quiet();
+    const [agent] = r.fake.live;
+    if (!agent) return;
+    await r.beat(agent);
+    const letter = { from_agent_id: "a friend", to_agent_id: agent.agentId, subject: "News", body: `of ${bead.id}` };
+    await r.api("POST", `/api/towns/${r.town.id}/rigs/${agent.rigId}/mail`, letter);
+    await r.quiet();
+  },
+
   /** A start that was answered by the platform and happened all the same: the next one stops its process first. */
   async stop_first(r) {
     r.fake.next("start", { started: true, answer: CRASHED });

@@ -196,7 +196,7 @@ if (watching) {
   const send = globalThis.fetch;
   globalThis.fetch = async (request, init) => {
     const path = new URL(request.url).pathname;
-    const kind = { "/agents/start": "start", "/health": "health", "/hook": "webhook" }[path] ?? path.match(/(status|stop)$/)?.[1];
+    const kind = { "/agents/start": "start", "/health": "health", "/hook": "webhook" }[path] ?? path.match(/(status|stop|message)$/)?.[1];
     const ctx = loop()?.raw;
     if (pass(`${kind}.leaves`, ctx)) await never();
     calls += 1;
