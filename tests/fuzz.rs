@@ -240,6 +240,9 @@ fn throw(
                 }
                 Route::GetSnapshot => Ok(404),
                 Route::StatusSocket | Route::StreamSocket => Ok(426),
+                // What these answer is the container's, and the edge's before it (tests/worker).
+                Route::StartInContainer => Ok(409),
+                Route::ConnectPty => Ok(404),
                 _ => Ok(200),
             };
             return read.unwrap_or_else(refused);

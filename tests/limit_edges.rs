@@ -112,6 +112,8 @@ fn a_backoff_behind_a_full_rig_or_a_full_slow_start_arms_nothing() {
             "starts" => edit(&w, "UPDATE attempts SET lease_until = 9000000000000 WHERE finished_at IS NULL"),
             _ => edit(&w, "UPDATE attempts SET proven_at = booked_at, lease_until = 9000000000000"),
         }
+        // The token of the agent that works is to be renewed in six hours, whatever waits.
+        edit(&w, "UPDATE town SET push_at = NULL");
         let due = Timestamp(row(&w, &waits, "next_dispatch_at").unwrap());
         (next_wake(&w), due)
     };
