@@ -313,14 +313,19 @@ impl Attempt {
 
     /// Saves the work of an attempt that the drain ends, and says so (protocol 4.8, step 4).
     pub async fn evict(&mut self) {
+        // Whoever is told of a branch goes on from there, so it must be there: without one the work begins where it began.
+        let mut saved = false;
         if let Some((repository, tree)) = self.tree.take() {
             let git = repository.git().unstoppable(SAVING);
-            if let Err(error) = self.save(&git, &tree).await {
-                crate::journal::note(&format!("the work of {} could not be saved: {error}", self.dispatch.agent));
+            match self.save(&git, &repository, &tree).await {
+                Ok(kept) => saved = kept,
+                Err(error) => {
+                    crate::journal::note(&format!("the work of {} could not be saved: {error}", self.dispatch.agent));
+                }
             }
         }
         let voice = &self.dispatch.voice;
-        if self.dispatch.role == crate::request::Role::Polecat {
+        if saved && self.dispatch.role == crate::request::Role::Polecat {
             let body = json!({
                 "branch": self.dispatch.branch, "agent_name": self.dispatch.name, "saved_at": text::now(),
             });
@@ -336,12 +341,14 @@ impl Attempt {
         }
     }
 
-    async fn save(&mut self, git: &Git, tree: &Worktree) -> Result<(), GitError> {
+    /// Commits and pushes what there is; true if the origin has the branch.
+    async fn save(&mut self, git: &Git, repository: &Repository, tree: &Worktree) -> Result<bool, GitError> {
         tree.commit_changes(git, "WIP: container eviction save").await?;
         if tree.ahead(git).await? > 0 {
             self.push(git, tree).await?;
+            return Ok(true);
         }
-        Ok(())
+        repository.has(&tree.branch).await
     }
 }
 

@@ -85,6 +85,7 @@ impl Stage {
             ("convoy", text(&convoy["convoy"], "id")),
             ("task", task),
             ("scope", "town".to_owned()),
+            ("pty", "p1".to_owned()),
             ("dispatch", dispatch),
         ];
         Self { world, rows: None, right: plan.get("body").cloned().unwrap_or(Json::Null), names }

@@ -50,6 +50,19 @@ async fn a_straggler_of_a_drain_is_saved_and_reported_as_evicted() {
     assert!(order[0].ends_with("container-eviction"), "{order:?}");
 }
 
+#[tokio::test]
+async fn a_straggler_without_work_names_no_branch_to_go_on_from() {
+    let mut bench = Bench::with(&[("GASTOWN_DRAIN_MS", "200")]).await;
+    let ready = bench.path("out/ready");
+    bench.started(&bench.polecat("a1", &format!("echo ready > {}\nexec sleep 300", ready.display()))).await;
+    bench.file("out/ready").await;
+    bench.signal(Signal::SIGTERM);
+    assert!(bench.exit().await.success());
+    let completed = bench.worker.verb("a1", "completed").await.body;
+    assert_eq!(completed["reason"], "container eviction");
+    assert_eq!(bench.worker.count(|call| call.is("a1", "eviction-context")), 0, "the origin has no such branch");
+}
+
 /// What is told beside the course of things.
 fn is_of_the_background(path: &str) -> bool {
     ["heartbeats", "agent-events", "container-registry"].iter().any(|end| path.ends_with(end))
