@@ -1,7 +1,7 @@
 // Waiting without sleeping: ask until it is so, or say what was seen when the time was up.
 
-/** Asks `probe` until it returns something truthy; throws with what it last returned or threw. */
-export async function until(what, probe, { within = 10_000, every = 15 } = {}) {
+/** Asks `probe` until it returns something truthy; throws with what it last returned or threw, and what `seen` tells. */
+export async function until(what, probe, { within = 10_000, every = 15, seen = null } = {}) {
   const deadline = Date.now() + within;
   let last;
   for (;;) {
@@ -12,7 +12,8 @@ export async function until(what, probe, { within = 10_000, every = 15 } = {}) {
       last = error;
     }
     if (Date.now() > deadline) {
-      throw new Error(`not within ${within} ms: ${what}; last seen: ${last instanceof Error ? last.message : JSON.stringify(last)}`);
+      const told = last instanceof Error ? last.message : JSON.stringify(last);
+      throw new Error(`not within ${within} ms: ${what}; last seen: ${told}${seen ? `\n${await seen()}` : ""}`);
     }
     await new Promise((resolve) => setTimeout(resolve, every));
   }

@@ -89,7 +89,7 @@ test("a convoy of five is built, evicted, crashed, and landed once", { skip: !ru
   };
 
   const first = await container();
-  const h = await Harness.start({ containerUrl: `http://127.0.0.1:${port}`, clock: "real" });
+  const h = await Harness.start({ containerUrl: `http://127.0.0.1:${port}`, clock: "real", vars: { ENVIRONMENT: "development" } });
   cleanUp.push(() => h.stop());
   const town = await h.createTown({ config: CONFIG });
   const rig = await town.createRig({ git_url: repository.url });
