@@ -29,7 +29,7 @@ help: ## what there is (this text)
 	@echo
 
 .PHONY: demo
-demo: build programs ## a town at work: five beads, an outage, the recovery (half a minute after the build)
+demo: build programs ## a town at work: five beads, an outage, the recovery, a convoy (half a minute after the build)
 	@node scripts/demo/main.mjs
 
 .PHONY: dev

@@ -123,6 +123,28 @@ for part in first last; do printf '%s\\n' "$text" | sh "$(dirname "$0")/$part.sh
   ),
 ];
 
+/** Slung as one convoy, after the outage: they gather on a branch of their own and come to main together. */
+export const AS_A_CONVOY = [
+  command("unique", "every line once, in order", "# every line once\nsort -u\n", ["b\\na\\nb\\n", "a\nb"]),
+  command(
+    "backwards",
+    "each line from its end to its beginning",
+    `# each line backwards
+awk '{ s = ""; for (i = length($0); i > 0; i--) s = s substr($0, i, 1); print s }'
+`,
+    ["abc\\nxy\\n", "cba\nyx"],
+  ),
+  command(
+    "mirror",
+    "every line once, backwards",
+    `# every line once, backwards
+sh "$(dirname "$0")/unique.sh" | sh "$(dirname "$0")/backwards.sh"
+`,
+    ["ab\\nab\\n", "ba"],
+    { after: ["unique", "backwards"] },
+  ),
+];
+
 /** What the finished program does with a text: asked of a fresh checkout. */
 export const SAMPLE = "the quick brown fox\njumps over\nthe lazy dog\n";
 export const ANSWERS = {
@@ -130,6 +152,11 @@ export const ANSWERS = {
   words: "9\n",
   longest: "quick\n",
   report: "3 lines, 9 words, longest: quick\n",
+};
+export const ANSWERS_OF_THE_CONVOY = {
+  unique: "jumps over\nthe lazy dog\nthe quick brown fox\n",
+  backwards: "xof nworb kciuq eht\nrevo spmuj\ngod yzal eht\n",
+  mirror: "revo spmuj\ngod yzal eht\nxof nworb kciuq eht\n",
 };
 export const ANSWERS_AFTER_THE_OUTAGE = {
   first: "the quick brown fox\n",

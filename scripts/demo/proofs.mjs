@@ -42,6 +42,16 @@ export async function history(repository, beads) {
   );
 }
 
+/** A convoy came to main by one merge, which brought the work of all its beads, once each. */
+export async function landed(repository, before, beads) {
+  const graph = await repository.graph(before);
+  const merges = await repository.mainline(before);
+  demand(merges.length === 1 && merges[0].parents === 2, "the convoy did not come to main by one merge", graph);
+  const subjects = (await repository.work(before)).sort();
+  demand(show(subjects) === show(beads.map((bead) => bead.title).sort()), "the landing is not the convoy's work", graph);
+  proved(`git: main moved once, by the landing, and has the work of all ${beads.length} beads of the convoy, once each`);
+}
+
 /** The refused work is on its branch, not on main, and really does not pass. */
 export async function refused(repository, bead) {
   const branches = (await repository.unmerged()).filter((branch) => branch.endsWith(`/${bead.id.slice(0, 8)}`));

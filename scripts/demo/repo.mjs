@@ -59,16 +59,18 @@ export class Repository {
     return this.git("rev-parse", `refs/heads/${branch}`);
   }
 
-  /** What every commit on `main` is about that is neither a merge nor the first. */
-  async work() {
-    const text = await this.git("log", "--min-parents=1", "--max-parents=1", "--format=%s", "main");
+  /** What every commit on `main` (since a commit) is about that is neither a merge nor the first. */
+  async work(since = null) {
+    const range = since ? `${since}..main` : "main";
+    const text = await this.git("log", "--min-parents=1", "--max-parents=1", "--format=%s", range);
     return text.split("\n").filter(Boolean);
   }
 
-  /** What the default branch itself went through after its first commit, oldest first: {parents, bead}. */
-  async mainline() {
+  /** What the default branch itself went through after its first commit (or a later one), oldest first: {parents, bead}. */
+  async mainline(since = null) {
     const format = "%P%x09%(trailers:key=Bead,valueonly,separator=%x20)";
-    const text = await this.git("log", "--first-parent", "--min-parents=1", "--reverse", `--format=${format}`, "main");
+    const range = since ? `${since}..main` : "main";
+    const text = await this.git("log", "--first-parent", "--min-parents=1", "--reverse", `--format=${format}`, range);
     const commits = text.split("\n").filter(Boolean);
     return commits.map((commit) => {
       const [parents, bead = ""] = commit.split("\t");

@@ -2,7 +2,16 @@
 
 import { bold, chapter, dim, event, field, line, proved, quote, red, say, word } from "./narrate.mjs";
 import * as prove from "./proofs.mjs";
-import { ANSWERS, ANSWERS_AFTER_THE_OUTAGE, DURING_THE_OUTAGE, FILES, FIRST, GATE } from "./program.mjs";
+import {
+  ANSWERS,
+  ANSWERS_AFTER_THE_OUTAGE,
+  ANSWERS_OF_THE_CONVOY,
+  AS_A_CONVOY,
+  DURING_THE_OUTAGE,
+  FILES,
+  FIRST,
+  GATE,
+} from "./program.mjs";
 import { Repository } from "./repo.mjs";
 import { Town, request, userToken } from "./town.mjs";
 import { demand, until } from "./wait.mjs";
@@ -40,6 +49,8 @@ export class Story {
     await this.whatCameOfIt();
     await this.outage();
     await this.recovery();
+    await this.whatCameAfterIt();
+    await this.convoy();
     await this.theEnd();
   }
 
@@ -310,8 +321,7 @@ export class Story {
     line();
   }
 
-  async theEnd() {
-    chapter("The end");
+  async whatCameAfterIt() {
     say("What came to main after the outage:");
     line();
     quote(await this.repository.graph(this.head), { mark: " " });
@@ -320,6 +330,48 @@ export class Story {
     await prove.history(this.repository, all);
     await prove.program(this.repository, all, { ...ANSWERS, ...ANSWERS_AFTER_THE_OUTAGE });
     prove.reasons(await prove.attempts(this.town, all, ROUNDS));
+  }
+
+  // ── 6 ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async convoy() {
+    chapter("A convoy");
+    word("convoy", "beads that belong together: they gather on a branch of their own and come to main all at once");
+    word("landing", "that one merge; if a bead of the convoy fails, main never sees the others");
+    line();
+    const head = await this.repository.head();
+    const tasks = AS_A_CONVOY.map(({ title, body, after }) => ({
+      title,
+      body,
+      depends_on: after.map((name) => AS_A_CONVOY.findIndex((other) => other.name === name)),
+    }));
+    const { convoy, beads: slung } = await this.town.slingConvoy("Mirror writing", tasks);
+    const beads = AS_A_CONVOY.map((bead, i) => ({ ...bead, id: slung[i].bead.bead_id }));
+    for (const bead of beads) this.watch.know(bead.id, bead.title);
+    event("you", `sling a convoy of ${beads.length}: ${beads.map(({ title }) => `«${title}»`).join(", ")}`);
+    let early = false;
+    await this.watch.until(
+      "the convoy lands",
+      60_000,
+      async () => {
+        const { status, closed_beads: closed } = await this.town.convoy(convoy.id);
+        if (closed < beads.length) early ||= (await this.repository.head()) !== head;
+        return status === "landed";
+      },
+      { every: 200, seen: async () => JSON.stringify(await this.town.convoy(convoy.id), null, 2) },
+    );
+    event("refinery", `lands the convoy from ${convoy.feature_branch}`);
+    line();
+    quote(await this.repository.graph(head), { mark: " " });
+    line();
+    demand(!early, "main changed before the whole convoy was done");
+    await prove.landed(this.repository, head, beads);
+    const all = [...this.first, ...this.second, ...beads];
+    await prove.program(this.repository, all, { ...ANSWERS, ...ANSWERS_AFTER_THE_OUTAGE, ...ANSWERS_OF_THE_CONVOY });
+  }
+
+  async theEnd() {
+    chapter("The end");
     await prove.notifications(this.town, this.webhook, ["bead.failed", "breaker.opened", "breaker.closed"]);
     await prove.quiet(this.town);
   }

@@ -73,6 +73,16 @@ export class Town {
     return this.ask("POST", `/api/towns/${this.id}/rigs/${this.rig}/sling`, bead);
   }
 
+  /** Slings beads as one convoy: {convoy, beads: [{bead}]}. `depends_on` are indices. */
+  slingConvoy(title, tasks) {
+    const batch = { rig_id: this.rig, convoy_title: title, tasks, merge_mode: "review-then-land", staged: false };
+    return this.ask("POST", `/api/mayor/${this.id}/tools/sling-batch`, batch);
+  }
+
+  convoy(id) {
+    return this.ask("GET", `/api/mayor/${this.id}/tools/convoys/${id}`);
+  }
+
   bead(id) {
     return this.get(`/rigs/${this.rig}/beads/${id}`);
   }

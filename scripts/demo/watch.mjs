@@ -8,6 +8,7 @@ export class Watch {
   #seen = new Set();
   #titles = new Map(); // of the beads that were slung
   #sources = new Map(); // merge request → the bead whose work it is
+  #targets = new Map(); // merge request → where it wants to go
   #agents = new Map();
 
   /** True while the container is up: no start may fail then. */
@@ -54,14 +55,17 @@ export class Watch {
   }
 
   async #tell({ event_type: type, bead_id: id, agent_id: agent, new_value: value, metadata = {} }) {
-    if (type === "review_submitted") this.#sources.set(metadata.mr_bead_id, id);
+    if (type === "review_submitted") {
+      this.#sources.set(metadata.mr_bead_id, id);
+      this.#targets.set(metadata.mr_bead_id, /^convoy\//.test(metadata.target_branch) ? "its convoy" : metadata.target_branch);
+    }
     const review = this.#sources.get(id);
     const title = this.#titles.get(review ?? id);
     if (!title) return null;
     const who = agent ? await this.#name(agent) : "refinery";
     switch (type) {
       case "dispatch_booked":
-        if (review) return [who, `tries ${title} together with main`];
+        if (review) return [who, `tries ${title} together with ${this.#targets.get(id)}`];
         return [who, metadata.probe ? `takes ${title}: this is the probe` : `takes ${title}`];
       case "dispatch_failed":
         return [who, red(`could not start on ${title}: ${value}`)];
