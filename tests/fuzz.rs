@@ -238,7 +238,9 @@ fn throw(
                 Route::AppendEvents => {
                     transcript::read::read(&String::from_utf8_lossy(&body)).map(|_| 201).map_err(Refusal::from)
                 }
-                Route::GetSnapshot => Ok(404),
+                Route::GetSnapshot | Route::ConnectPty => Ok(404),
+                // What the container answers is its own; that only the town starts agents, the worker says.
+                Route::StartInContainer => Ok(409),
                 Route::StatusSocket | Route::StreamSocket => Ok(426),
                 // What these answer is the container's, and the edge's before it (tests/worker).
                 Route::StartInContainer => Ok(409),

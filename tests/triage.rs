@@ -10,7 +10,7 @@
 
 mod support_host;
 
-use gastown::town::command::{Actor, Command, NewBead};
+use gastown::town::command::{Actor, BeadPatch, Command, NewBead};
 use gastown::town::id::{AgentId, BeadId, RigId};
 use gastown::town::time::{HOUR, MINUTE, SECOND};
 use gastown_host::behaviour::{Behaviour, Ending, Started};
@@ -95,6 +95,16 @@ fn a_resolved_request_is_closed_tells_how_and_by_whom_and_stays_so() {
     assert_eq!(audit(&mut w)[0]["action"], "triage.resolve");
     let (status, state, _) = refused(&mut w, choose(&request, "RESTART"));
     assert_eq!((status, state.as_str()), (409, "closed"));
+}
+
+#[test]
+fn a_request_whose_metadata_somebody_replaces_asks_what_it_asked_and_is_not_asked_again() {
+    let (mut w, bead, request, agent) = asked();
+    let rig_id = RigId(text(&w.bead(&request), "rig_id").to_owned());
+    let patch = BeadPatch { metadata: Some(json!({"note": "seen"})), ..BeadPatch::default() };
+    let metadata = w.must(Command::UpdateBead { rig_id, bead_id: request.clone(), patch })["metadata"].take();
+    assert_eq!((text(&metadata, "agent_bead_id"), text(&metadata, "hooked_bead_id")), (agent.as_str(), bead.as_str()));
+    assert_eq!((text(&metadata, "triage_type"), text(&metadata, "note")), ("stuck_agent", "seen"));
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn ended(world: &World) -> Vec<String> {
         Outcome::ForgeAnswered { bead_id, answer, .. } => format!("forge {bead_id} {}", told_in(answer)),
         Outcome::Erased { agent_id, erased } => format!("erased {agent_id} {erased}"),
         Outcome::Reported { delivered } => format!("reported {delivered}"),
-        Outcome::Told { .. } | Outcome::Messaged { .. } => format!("{outcome:?}"),
+        Outcome::Messaged { .. } => format!("{outcome:?}"),
     };
     world.outcomes.iter().map(|(at, o)| format!("{} {}", at.since(START), told(o))).collect()
 }

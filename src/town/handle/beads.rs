@@ -12,7 +12,7 @@ use super::super::policy::{BODY_BYTES, LIST_DEFAULT, METADATA_BYTES, NAME_CHARS,
 use super::super::rig;
 use super::super::sql::{Sql, Value, each};
 use super::super::state::State;
-use super::super::{Ctx, convoy, id};
+use super::super::{Ctx, convoy, id, triage};
 use super::{by_hand, capped, filled, known_rig, object, towns};
 use crate::bead_columns;
 use serde_json::{Value as Json, json};
@@ -284,6 +284,7 @@ fn fields(sql: &dyn Sql, bead: &Bead, patch: &BeadPatch, changed: &mut Vec<&str>
     }
     if let Some(metadata) = &patch.metadata {
         f.metadata = object("metadata", Some(metadata.clone()), METADATA_BYTES)?;
+        triage::keep_question(bead, &mut f.metadata);
         changed.push("metadata");
     }
     if let Some(rig_id) = &patch.rig_id {
