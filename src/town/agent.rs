@@ -378,8 +378,9 @@ pub fn say(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, message: &str) -> Resu
     Ok(())
 }
 
-/// Deletes an agent's row, and owes the end of its store; the caller has ended its attempt and freed its hook.
+/// Deletes an agent's row and its line, and owes the end of its store; the caller has ended its attempt and freed its hook.
 pub fn delete(sql: &dyn Sql, now: Timestamp, agent: &AgentId) -> Result<(), TownError> {
     sql.execute("DELETE FROM agents WHERE agent_id = ?1", &[agent.into()])?;
+    sql.execute("DELETE FROM lines WHERE agent_id = ?1", &[agent.into()])?;
     departed::owe(sql, now, agent)
 }

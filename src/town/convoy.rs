@@ -18,6 +18,7 @@ use super::dependency;
 use super::effect::DataPoint;
 use super::error::TownError;
 use super::event::{self, Happening};
+use super::frame;
 use super::id::{BeadId, RigId};
 use super::mail;
 use super::policy::{BRANCH_SLUG_BYTES, LIST_MAX, TITLE_BYTES};
@@ -306,6 +307,7 @@ pub fn recount(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<(), TownErro
         };
         event::record(sql, ctx, id, what)?;
         emit(ctx, "convoy.progress", &c);
+        frame::convoy(ctx, id, c.total, c.closed);
     }
     landing::decide(sql, ctx, c)
 }

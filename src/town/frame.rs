@@ -52,7 +52,7 @@ pub fn bead(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, kind: &str, new: Option
     Ok(())
 }
 
-/// A convoy has come further. To be called where its progress is written.
+/// A convoy has come further.
 pub fn convoy(ctx: &Ctx<'_>, convoy: &BeadId, total: u32, closed: u32) {
     ctx.broadcast(
         json!({"channel": "convoy", "convoyId": convoy, "totalBeads": total, "closedBeads": closed, "ts": ctx.now}),

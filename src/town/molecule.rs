@@ -9,6 +9,7 @@
 use super::Ctx;
 use super::agent;
 use super::bead::{self, Bead, Because, Draft, FailureReason, Kind, Priority, Status};
+use super::dependency;
 use super::error::TownError;
 use super::id::{AgentId, BeadId};
 use super::policy::{MESSAGE_BYTES, METADATA_BYTES, MOLECULE_STEPS, REASON_BYTES, TITLE_BYTES};
@@ -246,6 +247,7 @@ pub fn forget(sql: &dyn Sql, bead: &BeadId) -> Result<(), TownError> {
         let m = read(r)?;
         for id in m.step_beads.iter().map(String::as_str).chain([m.id.as_str()]) {
             sql.execute("DELETE FROM beads WHERE bead_id = ?1", &[id.into()])?;
+            dependency::forget(sql, &id.into())?;
         }
         sql.execute("DELETE FROM molecules WHERE bead_id = ?1", &[(&m.id).into()])?;
     }

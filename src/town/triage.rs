@@ -220,12 +220,6 @@ pub fn brief(sql: &dyn Sql) -> Result<String, TownError> {
     Ok(text)
 }
 
-/// The system prompt of a triage agent.
-#[must_use]
-pub const fn system_prompt() -> &'static str {
-    "You are a triage agent: look at each stuck agent that you are asked about and choose what shall be done about it."
-}
-
 /// Whether this agent has been set to answer requests.
 pub fn answers(sql: &dyn Sql, hook: Option<&BeadId>) -> Result<bool, TownError> {
     let bead = hook.map(|id| bead::find(sql, id)).transpose()?.flatten();

@@ -270,7 +270,7 @@ pub fn request(
         prompt,
         model: resolve_model(agent.role.as_str(), &view.config, &rig.config),
         small_model: small_model(&view.config),
-        system_prompt: if triage { triage::system_prompt().to_owned() } else { system_prompt(view, agent.role, rig) },
+        system_prompt: if triage { prompts::TRIAGE.to_owned() } else { system_prompt(view, agent.role, rig) },
         git_url: rig.git_url.clone(),
         branch,
         default_branch: rig.default_branch.clone(),

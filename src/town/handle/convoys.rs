@@ -48,6 +48,9 @@ pub fn sling_batch(
     for task in batch.tasks {
         let draft = beads::draft(sql, actor, rig_id, task.bead)?;
         let task_bead = bead::create(sql, ctx, draft)?;
+        if task_bead.triage_request {
+            return Err(TownError::invalid("labels", "a triage request is answered, not slung"));
+        }
         convoy::join(sql, &c, &task_bead.id)?;
         ids.push(task_bead.id);
         waits.push(task.depends_on);
