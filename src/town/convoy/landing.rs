@@ -7,6 +7,7 @@ use super::super::error::TownError;
 use super::super::event::{self, Happening};
 use super::super::id::BeadId;
 use super::super::policy::{LANDING_BACKOFF_MAX, LANDING_BACKOFF_MIN, LANDING_RETRIES, RULE_ROWS, TITLE_BYTES};
+use super::super::review::pull_request;
 use super::super::sql::{Sql, first};
 use super::super::time::{Millis, Timestamp};
 use super::super::{notify, review, rig, text};
@@ -35,7 +36,7 @@ fn set_due(sql: &dyn Sql, id: &BeadId, at: Option<Timestamp>) -> Result<(), Town
 /// Rule 8: landings that are due become merge requests.
 ///
 /// *Guarantees*: one at a time per convoy, from its feature branch to its rig's default branch; from there on it is a
-/// review like any other, with gate, cap, backoff and breaker.
+/// review like any other, with gate, cap, backoff and breaker, and with a pull request where the rig wants one.
 /// *Assumptions*: `land_at` is set only while every task is closed ([`decide`]).
 pub fn run(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
     let rows = sql.query(
@@ -58,7 +59,7 @@ fn land(sql: &dyn Sql, ctx: &Ctx<'_>, c: &Convoy) -> Result<(), TownError> {
     let rig = c.rig_id.as_ref().map(|id| rig::find(sql, id)).transpose()?.flatten();
     let (Some(branch), Some(rig)) = (c.feature(), rig) else { return set_due(sql, &c.bead.id, None) };
     let target = rig.default_branch;
-    let mr = bead::create(
+    let mut mr = bead::create(
         sql,
         ctx,
         Draft {
@@ -90,7 +91,7 @@ fn land(sql: &dyn Sql, ctx: &Ctx<'_>, c: &Convoy) -> Result<(), TownError> {
         Happening { kind: "review_submitted", new: Some(branch), metadata: Some(metadata), ..Happening::default() };
     event::record(sql, ctx, &c.bead.id, what)?;
     emit(ctx, "convoy.landing", c);
-    Ok(())
+    pull_request::begin(sql, ctx, &mut mr, None)
 }
 
 /// A merge request has ended, or is being deleted. If it was to land a convoy and did not, the next one is due after a

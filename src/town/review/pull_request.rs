@@ -73,9 +73,19 @@ pub fn begin(sql: &dyn Sql, ctx: &Ctx<'_>, mr: &mut Bead, url: Option<&str>) -> 
     match url {
         Some(url) if config::code_review(&config, &rig) => keep_url(sql, mr, url),
         Some(url) => watch(sql, ctx, mr, Some(url)),
-        None if config::merge_strategy(&config, &rig) == MergeStrategy::Pr => enter(sql, ctx, mr, "open"),
+        None if config::merge_strategy(&config, &rig) == MergeStrategy::Pr && is_for_default(sql, mr)? => {
+            enter(sql, ctx, mr, "open")
+        }
         None => Ok(()),
     }
+}
+
+/// True unless it is for a convoy's feature branch. That is the town's own: no forge has it before the first merge into it,
+/// so none would open a pull request for it. What is in it gets further by the pull request of the convoy's landing.
+fn is_for_default(sql: &dyn Sql, mr: &Bead) -> Result<bool, TownError> {
+    let rig = mr.rig_id.as_ref().map(|id| rig::find(sql, id)).transpose()?.flatten();
+    let (Some(rig), Some(asked)) = (rig, super::find(sql, &mr.id)?) else { return Ok(true) };
+    Ok(asked.target_branch == rig.default_branch)
 }
 
 /// The refinery is content: from now on the forge decides. `None` = the url that is known already.

@@ -1,0 +1,164 @@
+//! What a review of the merged town found: seams between parts that were built side by side, one test per wrong state.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a broken promise must stop the test")]
+
+#[path = "support_host/mod.rs"]
+mod support;
+
+use gastown::town::command::{Actor, Batch, BeadFilter, Command, NewBead, Task};
+use gastown::town::effect::Effect;
+use gastown::town::id::{AgentId, BeadId, Ids, RigId};
+use gastown::town::time::{HOUR, MINUTE, SECOND};
+use gastown::town::{Town, prompts};
+use gastown_host::behaviour::Behaviour;
+use gastown_host::world::World;
+use serde_json::{Value as Json, json};
+use support::*;
+
+fn task(title: &str, labels: &[&str]) -> Task {
+    let labels = labels.iter().map(|l| (*l).to_owned()).collect();
+    Task { bead: NewBead { title: title.to_owned(), labels, ..NewBead::default() }, depends_on: Vec::new() }
+}
+
+fn batch(rig_id: &RigId, tasks: Vec<Task>) -> Command {
+    let batch = Batch { title: "Add user auth".to_owned(), tasks, staged: Some(false), ..Batch::default() };
+    Command::SlingBatch { rig_id: rig_id.clone(), batch }
+}
+
+fn id(of: &Json, key: &str) -> BeadId {
+    text(of, key).into()
+}
+
+// ── convoys ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn who_watches_a_town_is_told_how_far_a_convoy_has_come() {
+    let (mut w, rig) = World::founded(1);
+    polecats(&mut w, Behaviour::hangs());
+    let slung = w.must(batch(&rig, vec![task("A", &[]), task("B", &[])]));
+    let (convoy, first) = (text(&slung["convoy"], "id").to_owned(), id(&slung["beads"][0]["bead"], "bead_id"));
+    let ctx = w.ctx().watched(true);
+    let close = Command::SetBeadStatus { rig_id: rig, bead_id: first, status: "closed".to_owned() };
+    let reply = Town::new(&w.sql).handle(&ctx, &Actor::System, close).unwrap();
+    let of_convoys = |e: &Effect| match e {
+        Effect::Broadcast(frame) if frame["channel"] == "convoy" => Some(frame.clone()),
+        _ => None,
+    };
+    let frames: Vec<Json> = reply.effects.iter().filter_map(of_convoys).collect();
+    let at = w.now().to_string();
+    assert_eq!(frames, [json!({"channel": "convoy", "convoyId": convoy, "totalBeads": 2, "closedBeads": 1, "ts": at})]);
+}
+
+#[test]
+fn a_batch_with_a_question_among_its_tasks_is_refused_since_nobody_would_ever_do_that() {
+    let (mut w, rig) = World::founded(2);
+    let (status, _, words) = refused(&mut w, batch(&rig, vec![task("A", &[]), task("B", &["gt:triage-request"])]));
+    assert_eq!(status, 422, "{words}");
+    assert!(words.contains("triage request"), "{words}");
+}
+
+fn of_kind(w: &mut World, rig: &RigId, kind: &str) -> Vec<Json> {
+    let filter = BeadFilter { kind: Some(kind.to_owned()), limit: Some(500), ..BeadFilter::default() };
+    w.must(Command::ListBeads { rig_id: rig.clone(), filter }).as_array().cloned().unwrap()
+}
+
+/// A town of strategy `pr` at a forge that merges whatever it is asked about.
+fn at_a_forge(seed: u64) -> (World, RigId) {
+    let mut w = World::new(seed);
+    w.found_town();
+    let rig = RigId(w.ids.uuid());
+    let (name, git_url) = ("app".to_owned(), "https://github.com/acme/app.git".to_owned());
+    w.must(Command::AddRig { rig_id: rig.clone(), name, git_url, default_branch: None });
+    w.patch_config(json!({"merge_strategy": "pr", "git_auth": {"github_token": "planted"}}));
+    w.forge.obliging = true;
+    (w, rig)
+}
+
+#[test]
+fn a_convoy_gets_into_the_default_branch_by_a_pull_request_where_the_town_wants_one() {
+    let (mut w, rig) = at_a_forge(3);
+    let slung = w.must(batch(&rig, vec![task("A", &[]), task("B", &[])]));
+    let (convoy, feature) = (id(&slung["convoy"], "id"), text(&slung["convoy"], "feature_branch").to_owned());
+    assert!(w.run_while_not(3 * HOUR, |w| w.status(&convoy) == "closed"), "{}", w.journal());
+    let opened: Vec<_> = w.forge.requests.iter().map(|r| (r.branch.as_str(), r.target.as_str())).collect();
+    // Tasks go into the feature branch, which no forge has before the first of them is merged.
+    assert_eq!(opened, [(feature.as_str(), "main")]);
+    let mrs = of_kind(&mut w, &rig, "merge_request");
+    let landing = mrs.iter().find(|m| m["metadata"]["source_bead_id"] == convoy.as_str()).unwrap();
+    assert_eq!(text(&landing["metadata"], "pr_url"), "https://github.com/acme/app/pull/1");
+}
+
+// ── beads that go with others ────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn who_waits_for_a_step_of_a_molecule_waits_no_more_when_that_is_deleted_with_its_bead() {
+    let (mut w, rig) = World::founded(4);
+    polecats(&mut w, Behaviour::hangs());
+    let subject = w.sling(&rig, "with steps");
+    let formula = json!({"steps": [{"title": "one", "instructions": "do it"}]});
+    w.must(Command::AttachMolecule { rig_id: rig.clone(), bead_id: subject.clone(), formula });
+    let step = w.sql.peek("SELECT bead_id FROM beads WHERE title = 'one'", &[])[0].text(0).unwrap();
+    let new = NewBead { title: "after it".to_owned(), depends_on: vec![step], ..NewBead::default() };
+    let waits = id(&w.must(Command::CreateBead { rig_id: rig.clone(), bead: new }), "bead_id");
+    assert_eq!(w.holds(&waits), ["blocked"]);
+    w.must(Command::DeleteBead { rig_id: rig, bead_id: subject });
+    w.run_for(MINUTE);
+    assert_eq!((w.status(&waits).as_str(), row(&w, &waits, "open_blockers")), ("in_progress", Some(0)));
+    assert!(w.sql.peek("SELECT 1 FROM bead_dependencies", &[]).is_empty(), "and no edge leads to nowhere");
+}
+
+#[test]
+fn what_was_to_be_told_to_an_agent_goes_with_it() {
+    let (mut w, rig) = World::founded(5);
+    polecats(&mut w, Behaviour::hangs());
+    let bead = w.sling(&rig, "one");
+    w.run_for(MINUTE);
+    let agent = text(&last(&w, &bead), "agent_id").to_owned();
+    let (message, mode) = ("go on".to_owned(), Some("immediate".to_owned()));
+    w.must(Command::Nudge { target: agent.as_str().into(), message, mode });
+    w.run_for(MINUTE);
+    let lines = |w: &World| {
+        w.sql.peek("SELECT count(*) FROM lines WHERE agent_id = ?1", &[agent.as_str().into()])[0].int(0).unwrap()
+    };
+    assert_eq!(lines(&w), 1);
+    w.must(Command::DeleteAgent { rig_id: rig, agent_id: agent.as_str().into() });
+    assert_eq!(lines(&w), 0, "a row for every polecat that there ever was");
+}
+
+// ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_triage_agent_is_told_what_its_role_is_and_which_tools_it_has() {
+    let (mut w, rig) = World::founded(6);
+    polecats(&mut w, Behaviour::hangs());
+    let labels = vec!["gt:triage-request".to_owned()];
+    let question = NewBead { title: "Stuck".to_owned(), labels, ..NewBead::default() };
+    w.must(Command::CreateBead { rig_id: rig, bead: question });
+    w.run_for(MINUTE);
+    let prompt = w.effects.iter().find_map(|(_, e)| match e {
+        Effect::StartAgent(s) => Some(s.request.system_prompt.clone()),
+        _ => None,
+    });
+    assert_eq!(prompt.as_deref(), Some(prompts::TRIAGE));
+}
+
+// ── the mayor ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_mayor_that_its_containers_drain_ends_is_interrupted_and_pays_nothing() {
+    let (mut w, _) = World::founded(7);
+    w.container.behave(|_| Behaviour::hangs());
+    w.must(Command::MessageMayor { message: "hello".to_owned(), ui_context: None });
+    w.run_for(MINUTE);
+    let mayor: AgentId = w.sql.peek("SELECT mayor_agent_id FROM town", &[])[0].text(0).unwrap().as_str().into();
+    w.must(Command::ContainerEviction);
+    let reason = Some("container eviction".to_owned());
+    let says = Command::MayorCompleted { status: "completed".to_owned(), reason };
+    w.command(&voice(mayor.as_str(), None), says).unwrap();
+    let ended = attempts(&w).pop().unwrap();
+    assert_eq!((text(&ended, "outcome"), &ended["charged"]), ("interrupted", &json!(false)));
+    let streak = w.sql.peek("SELECT failure_streak, next_dispatch_at FROM agents WHERE role = 'mayor'", &[]);
+    assert_eq!((streak[0].int(0).unwrap(), streak[0].opt_int(1).unwrap()), (0, None));
+    w.run_for(30 * SECOND);
+    assert_eq!(attempts(&w).len(), 1, "nobody waits for it");
+}
