@@ -47,7 +47,8 @@ fn a_swarm_of_towns_keeps_every_promise() {
 fn a_thousand_beads_due_at_once_cost_no_more_at_a_time_than_a_hundred_and_all_get_their_turn() {
     let (few, many) = (flood::flood(100), flood::flood(1_000));
     assert_eq!((many.most_statements, many.most_rows), (few.most_statements, few.most_rows));
-    assert!(many.most_statements <= 250 && many.most_rows <= 100, "{many:?}");
+    // Each rule asks once whether anything is due: some thirty more statements than when there were half as many rules.
+    assert!(many.most_statements <= 300 && many.most_rows <= 100, "{many:?}");
     assert_eq!((many.most_alive, many.out_of_turn, few.out_of_turn), (40, 0, 0), "{many:?}");
     assert!(many.ticks < 1_000, "less than one tick a bead: {many:?}");
 }
