@@ -5,7 +5,7 @@
 //! token goes to the server it was given for and to no other.
 
 use crate::{
-    client::{Call, Client, segment},
+    client::{Call, Client, pushed_token, segment},
     failure::Failure,
     profile::{self, Profile},
     resolve,
@@ -100,7 +100,7 @@ impl Caller {
 
     /// An agent, by the variables of `protocol.md` 5.1.
     fn agent(place: &Where, id: String) -> Result<Self, Failure> {
-        let container = variable("GASTOWN_CONTAINER_TOKEN");
+        let container = variable("GASTOWN_CONTAINER_TOKEN").map(|begun| pushed_token().unwrap_or(begun));
         let token = container.clone().or_else(|| variable("GASTOWN_SESSION_TOKEN"));
         let (api, town) = (variable("GASTOWN_API_URL"), variable("GASTOWN_TOWN_ID"));
         let (Some(token), Some(api), Some(town)) = (token.clone(), api.clone(), town.clone()) else {

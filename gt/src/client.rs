@@ -1,5 +1,8 @@
 //! The one way to the worker: a call with its token and headers, one refresh of a container's token, bounded patience.
 //!
+//! An agent may be at work for longer than any token lives. The container keeps the newest in a file ([`TOKEN_FILE`]): what
+//! stands there goes before what the agent was started with, and a refused token is compared with it before one is asked for.
+//!
 //! What is repeated: a call that changes nothing the second time ([`Repeat::Safe`]) after a lost answer; any call after
 //! the 503 `overloaded`, which says that nothing was done. Everything else is sent once: a bead slung twice is worse
 //! than an error.
@@ -16,6 +19,8 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
 };
 
+/// Names the file of the container's newest token.
+const TOKEN_FILE: &str = "GASTOWN_CONTAINER_TOKEN_FILE";
 /// The longest that one call may take: the worker answers in milliseconds or sends away.
 const CALL: Duration = Duration::from_secs(30);
 /// How often a call is sent at most.
@@ -114,6 +119,12 @@ pub fn segment(part: &str) -> String {
     utf8_percent_encode(part, ESCAPED).to_string()
 }
 
+/// The newest token of the container in which this runs, if it keeps one.
+pub fn pushed_token() -> Option<String> {
+    let token = std::fs::read_to_string(std::env::var_os(TOKEN_FILE)?).ok()?;
+    Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+}
+
 /// A caller's connection to one worker.
 #[derive(Debug)]
 pub struct Client {
@@ -184,11 +195,18 @@ impl Client {
         if refusal.status != 401 {
             return first;
         }
+        if let Some(newer) = pushed_token().filter(|newer| *newer != token) {
+            let second = self.send(call, &newer);
+            if !matches!(&second, Err(Failure::Refused(refusal)) if refusal.status == 401) {
+                self.keep(&newer);
+                return second;
+            }
+        }
         let path = format!("/api/towns/{}/refresh-container-token", segment(town));
         let renewed = self.send(&Call::post(path, json!({})), &token);
         match renewed.as_ref().ok().and_then(|data| data.get("token")).and_then(Json::as_str) {
             Some(fresh) if !fresh.is_empty() => {
-                fresh.clone_into(&mut self.token.lock().unwrap_or_else(PoisonError::into_inner));
+                self.keep(fresh);
                 self.send(call, fresh)
             }
             // The first refusal says more than that of the renewal.
@@ -198,6 +216,10 @@ impl Client {
 
     fn token(&self) -> String {
         self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn keep(&self, token: &str) {
+        token.clone_into(&mut self.token.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn send(&self, call: &Call, token: &str) -> Result<Json, Failure> {

@@ -248,6 +248,27 @@ fn a_refused_container_token_is_renewed_once_and_the_call_made_again() {
 }
 
 #[test]
+fn an_agent_that_outlives_its_token_uses_the_one_that_its_container_was_given() {
+    let mut world = World::agent("polecat");
+    let file = world.home.path().join("token");
+    std::fs::write(&file, "pushed\n").unwrap();
+    world.set("GASTOWN_CONTAINER_TOKEN_FILE", file.to_str().unwrap());
+    world.worker.gives(&format!("POST {}", own("status")), &json!({"ok": true}));
+    world.run(&["status", "x"]).ok();
+    assert_eq!(world.worker.last().header("authorization"), Some("Bearer pushed"));
+
+    // One that is gone, or empty, is as none.
+    for text in [Some(" "), None] {
+        match text {
+            Some(text) => std::fs::write(&file, text).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        world.run(&["status", "x"]).ok();
+        assert_eq!(world.worker.last().header("authorization"), Some("Bearer old-token"));
+    }
+}
+
+#[test]
 fn missing_variables_are_named_and_a_token_goes_nowhere_else() {
     let mut world = World::agent("polecat");
     world.unset("GASTOWN_API_URL").unset("GASTOWN_TOWN_ID");

@@ -400,6 +400,24 @@ fn a_token_renewed_in_a_session_is_kept() {
 }
 
 #[test]
+fn a_session_of_days_takes_a_pushed_token_before_it_asks_for_one() {
+    let mut world = World::agent("polecat");
+    let file = world.home.path().join("token");
+    world.set("GASTOWN_CONTAINER_TOKEN_FILE", file.to_str().unwrap());
+    let status = format!("POST /api/towns/{TOWN}/rigs/{RIG}/agents/{AGENT}/status");
+    let (well, expired) = (Reply::data(&json!({"ok": true})), Reply::refusal(401, "token_expired", "Token expired"));
+    world.worker.answer(&status, &[well.clone(), expired, well]);
+    let (mut session, _) = Session::open(&world);
+    assert!(session.call("gt_status", &json!({"message": "1"})).0);
+    std::fs::write(&file, "pushed").unwrap();
+    assert!(session.call("gt_status", &json!({"message": "2"})).0);
+    let tokens: Vec<_> =
+        world.worker.requests().iter().map(|r| r.header("authorization").unwrap().to_owned()).collect();
+    assert_eq!(tokens, ["Bearer old-token", "Bearer old-token", "Bearer pushed"]);
+    session.close();
+}
+
+#[test]
 fn without_its_variables_it_says_so_and_ends() {
     let mut world = World::agent("polecat");
     world.unset("GASTOWN_CONTAINER_TOKEN");
