@@ -5,7 +5,7 @@
 #[path = "support_host/mod.rs"]
 mod support;
 
-use gastown::town::command::{Actor, Batch, BeadFilter, Command, NewBead, Task};
+use gastown::town::command::{Actor, Batch, BeadFilter, BeadPatch, Command, NewBead, Task};
 use gastown::town::effect::Effect;
 use gastown::town::id::{AgentId, BeadId, Ids, RigId};
 use gastown::town::time::{HOUR, MINUTE, SECOND};
@@ -123,6 +123,31 @@ fn what_was_to_be_told_to_an_agent_goes_with_it() {
     assert_eq!(lines(&w), 1);
     w.must(Command::DeleteAgent { rig_id: rig, agent_id: agent.as_str().into() });
     assert_eq!(lines(&w), 0, "a row for every polecat that there ever was");
+}
+
+#[test]
+fn what_the_town_goes_by_outlives_metadata_that_somebody_replaces() {
+    let (mut w, rig) = World::founded(8);
+    polecats(&mut w, Behaviour::hangs());
+    let patch = BeadPatch { metadata: Some(json!({"note": "look"})), ..BeadPatch::default() };
+    for (label, metadata) in [
+        ("gt:rework", json!({"branch": "gt/toast/0badcafe"})),
+        ("plain", json!({"resume_branch": "gt/toast/0badcafe", "own": 1})),
+    ] {
+        let labels = vec!["gt:held".to_owned(), label.to_owned()];
+        let new = NewBead { title: label.to_owned(), labels, metadata: Some(metadata), ..NewBead::default() };
+        let bead = id(&w.must(Command::CreateBead { rig_id: rig.clone(), bead: new }), "bead_id");
+        let (rig_id, bead_id) = (rig.clone(), bead.clone());
+        let free = BeadPatch { labels: Some(vec![label.to_owned()]), ..patch.clone() };
+        let shown = w.must(Command::UpdateBead { rig_id, bead_id, patch: free });
+        assert_eq!((&shown["metadata"]["note"], &shown["metadata"]["own"]), (&json!("look"), &Json::Null));
+        w.run_for(MINUTE);
+        let starts = w.effects.iter().filter_map(|(_, e)| match e {
+            Effect::StartAgent(s) => Some(s.request.branch.clone()),
+            _ => None,
+        });
+        assert_eq!(starts.last().as_deref(), Some("gt/toast/0badcafe"), "{label}");
+    }
 }
 
 // ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────

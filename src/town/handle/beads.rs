@@ -249,6 +249,22 @@ struct Fields {
     parent: Option<BeadId>,
 }
 
+/// New metadata, and what the town itself wrote into the old and goes by: whom a question is about, which branch is to be
+/// repaired, where work was saved. Who replaces metadata (`protocol.md` 3.4) means his own.
+fn with_ours(bead: &Bead, new: &Json) -> Json {
+    const EVERYWHERE: [&str; 3] = ["convoy_id", "feature_branch", "resume_branch"];
+    let made_by_us = bead.triage_request || bead.closes_on_done() || bead.kind != Kind::Issue;
+    let mut new = new.clone();
+    if let (Some(new), Some(old)) = (new.as_object_mut(), bead.metadata.as_object()) {
+        for (key, value) in old {
+            if !new.contains_key(key) && (made_by_us || EVERYWHERE.contains(&key.as_str())) {
+                new.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    new
+}
+
 fn fields(sql: &dyn Sql, bead: &Bead, patch: &BeadPatch, changed: &mut Vec<&str>) -> Result<Fields, TownError> {
     let mut f = Fields {
         title: bead.title.clone(),
@@ -283,7 +299,7 @@ fn fields(sql: &dyn Sql, bead: &Bead, patch: &BeadPatch, changed: &mut Vec<&str>
         changed.push("labels");
     }
     if let Some(metadata) = &patch.metadata {
-        f.metadata = object("metadata", Some(metadata.clone()), METADATA_BYTES)?;
+        f.metadata = object("metadata", Some(with_ours(bead, metadata)), METADATA_BYTES)?;
         triage::keep_question(bead, &mut f.metadata);
         changed.push("metadata");
     }
