@@ -108,6 +108,37 @@ fn who_waits_for_a_step_of_a_molecule_waits_no_more_when_that_is_deleted_with_it
 }
 
 #[test]
+fn nobody_repairs_a_branch_whose_merge_request_is_decided() {
+    let (mut w, rig) = World::founded(9);
+    w.container.behave(|start| match start.request.role.as_str() {
+        "refinery" => Behaviour::hangs(),
+        _ if start.request.prompt.starts_with("Rework") => Behaviour::fails(MINUTE, "out of ideas"),
+        role => Behaviour::good(role),
+    });
+    w.patch_config(json!({"dispatch": {"max_attempts": 1}}));
+    w.sling(&rig, "one");
+    let at_work =
+        "SELECT agent_id FROM attempts WHERE role = 'refinery' AND proven_at IS NOT NULL AND finished_at IS NULL";
+    assert!(w.run_while_not(20 * MINUTE, |w| !w.sql.peek(at_work, &[]).is_empty()));
+    let refinery = w.sql.peek(at_work, &[])[0].text(0).unwrap();
+    let (feedback, files) = ("tests are missing".to_owned(), Vec::new());
+    let asks = Command::RequestChanges { agent_id: refinery.as_str().into(), feedback, files };
+    let rework = id(&w.command(&voice(&refinery, None), asks).unwrap().data, "rework_bead_id");
+    assert!(w.run_while_not(HOUR, |w| w.status(&rework) == "failed"));
+    let mr = id(&of_kind(&mut w, &rig, "merge_request")[0], "bead_id");
+    let (entry_id, status, message) = (mr, "merged".to_owned(), "by hand".to_owned());
+    w.must(Command::CompleteReview { entry_id, status, message, commit_sha: None });
+    let starts = w.starts().len();
+    let (status, _, words) = refused(&mut w, Command::RedriveBead { bead_id: rework, reason: None });
+    assert_eq!(status, 409, "{words}");
+    let reason = "after an outage".to_owned();
+    let all = Command::Redrive { fingerprint: None, rig_id: None, limit: None, dry_run: false, reason };
+    assert_eq!(w.must(all)["redriven"], 0);
+    w.run_for(HOUR);
+    assert_eq!(w.starts().len(), starts, "nobody works for nothing");
+}
+
+#[test]
 fn what_was_to_be_told_to_an_agent_goes_with_it() {
     let (mut w, rig) = World::founded(5);
     polecats(&mut w, Behaviour::hangs());
@@ -186,4 +217,26 @@ fn a_mayor_that_its_containers_drain_ends_is_interrupted_and_pays_nothing() {
     assert_eq!((streak[0].int(0).unwrap(), streak[0].opt_int(1).unwrap()), (0, None));
     w.run_for(30 * SECOND);
     assert_eq!(attempts(&w).len(), 1, "nobody waits for it");
+}
+
+#[test]
+fn a_mayor_that_goes_on_in_another_container_is_not_told_once_more_what_it_was_told() {
+    let (mut w, _) = World::founded(10);
+    w.container.behave(|_| Behaviour::hangs());
+    w.container.resurrects = true;
+    let say = |w: &mut World, words: &str| {
+        w.must(Command::MessageMayor { message: words.to_owned(), ui_context: None });
+        w.run_for(MINUTE);
+    };
+    say(&mut w, "hello");
+    w.must(Command::MayorCompleted { status: "completed".to_owned(), reason: None });
+    w.run_for(MINUTE);
+    // By now its container is known to read the prompt of a start.
+    say(&mut w, "make five beads");
+    let carried =
+        w.effects.iter().any(|(_, e)| matches!(e, Effect::StartAgent(s) if s.request.prompt == "make five beads"));
+    assert!(carried, "{}", w.journal());
+    let handed = w.must(Command::ReadRegistry { container_instance_id: Some("the next one".to_owned()) });
+    assert_eq!(handed.as_array().unwrap().len(), 1, "{handed}");
+    assert_eq!(text(&handed[0]["request"], "prompt"), prompts::RESUMED);
 }

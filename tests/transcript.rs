@@ -128,6 +128,12 @@ fn paging_by_the_last_id_sees_every_event_once_however_large_they_are() {
 }
 
 #[test]
+fn who_has_seen_more_than_there_is_gets_nothing() {
+    let pair = Pair::new();
+    assert!(pair.listed(i64::MAX, 10).is_empty() && pair.replayed(i64::MAX).is_empty());
+}
+
+#[test]
 fn a_replay_ends_with_the_newest_event_and_lacks_none_before_it() {
     let mut pair = Pair::new();
     for _ in 0..3 {

@@ -19,6 +19,10 @@ pub const TRIAGE: &str = include_str!("../../prompts/triage.md");
 /// prompt of its start (`protocol.md` 7, point 19). What people wrote follows by message.
 pub const READY: &str = "You are awake. What people wrote to you follows as a message; wait for it.";
 
+/// The prompt of a mayor that goes on in another container. Its own was read, and must not be acted on once more.
+pub const RESUMED: &str = "Your container was replaced, and your session goes on. If something that people asked for is not \
+                           finished, finish it; do nothing twice. Then wait.";
+
 /// What a mayor is told that was woken for nothing in particular.
 pub const REPORT: &str = "You were woken. Say in one sentence that you are ready and what the town is busy with.";
 

@@ -48,8 +48,8 @@ pub fn one(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId, reason: &st
     back(sql, ctx, actor, bead, reason, by_agent)
 }
 
-/// Why redriving it would be wrong: a merge request whose verdict stands and whose source has moved on, a question, or a
-/// triage agent when another one has been set to work.
+/// Why redriving it would be wrong: a merge request whose verdict stands and whose source has moved on, the repair of one
+/// that is over, a question, or a triage agent when another one has been set to work.
 fn pointless(sql: &dyn Sql, bead: &Bead) -> Result<Option<String>, TownError> {
     if bead.triage_request {
         return Ok(Some("A triage request is answered, not redriven".to_owned()));
@@ -58,7 +58,9 @@ fn pointless(sql: &dyn Sql, bead: &Bead) -> Result<Option<String>, TownError> {
         return Ok(Some("Another triage agent was asked since, and a town has one at a time".to_owned()));
     }
     if bead.kind == Kind::Issue {
-        return Ok(None);
+        let Some(mr) = bead.parent.as_ref().filter(|_| bead.closes_on_done()) else { return Ok(None) };
+        let decided = bead::find(sql, mr)?.is_none_or(|mr| mr.kind == Kind::MergeRequest && mr.status.is_final());
+        return Ok(decided.then(|| format!("Merge request {mr}, whose branch it was to repair, needs it no more")));
     }
     if bead.kind == Kind::Convoy && bead.failure_reason.as_ref().is_some_and(|f| f.code == "convoy.exhausted") {
         return Ok(None);

@@ -24,6 +24,7 @@ use super::drain;
 use super::error::TownError;
 use super::id::RigId;
 use super::policy::REGISTRY_BYTES;
+use super::prompts;
 use super::sql::{Sql, SqlError, first};
 use super::text;
 use serde_json::{Map, Value as Json, json};
@@ -123,7 +124,7 @@ fn may_go_on(attempt: &Attempt, instance: Option<&str>) -> bool {
 }
 
 /// The start request of an attempt as it would be made now, without secrets. A mayor has no bead to make it from: what its
-/// container said is handed back, for this attempt.
+/// container said is handed back, for this attempt, but not the prompt once that was read: it would be acted on twice.
 fn request(sql: &dyn Sql, view: &View, attempt: &Attempt, entry: &Json) -> Result<Option<Json>, TownError> {
     let bead = attempt.bead.as_ref().map(|id| bead::find(sql, id)).transpose()?.flatten();
     let rig = attempt.rig.as_ref().and_then(|id| view.rigs.get(id));
@@ -138,6 +139,9 @@ fn request(sql: &dyn Sql, view: &View, attempt: &Attempt, entry: &Json) -> Resul
         _ => Json::Null,
     };
     let Some(map) = request.as_object_mut() else { return Ok(None) };
+    if attempt.bead.is_none() && attempt.proven_at.is_some() {
+        map.insert("prompt".to_owned(), json!(prompts::RESUMED));
+    }
     map.insert("dispatchId".to_owned(), json!(attempt.id));
     if let Some(env) = map.get_mut("envVars") {
         strip(env);

@@ -64,7 +64,8 @@ fn bounds(sql: &dyn Sql) -> Result<(i64, i64), SqlError> {
 /// Events after `after`, oldest first, at most `limit`, as the text of a JSON array. It ends early when it has grown to
 /// [`TRANSCRIPT_ANSWER_BYTES`]; only an empty one says that there are no more.
 pub fn list(sql: &dyn Sql, agent: &str, after: i64, limit: usize) -> Result<String, TownError> {
-    let mut after = after.max(bounds(sql)?.0);
+    let (floor, newest) = bounds(sql)?;
+    let mut after = after.clamp(floor, newest);
     let mut out = "[".to_owned();
     let mut left = limit;
     while left > 0 && out.len() < TRANSCRIPT_ANSWER_BYTES {
@@ -92,7 +93,7 @@ pub fn list(sql: &dyn Sql, agent: &str, after: i64, limit: usize) -> Result<Stri
 /// [`TRANSCRIPT_ANSWER_BYTES`]. Nothing is missing between the last of them and whatever is appended next.
 pub fn replay(sql: &dyn Sql, agent: &str, after: i64) -> Result<Vec<String>, TownError> {
     let (floor, newest) = bounds(sql)?;
-    let after = after.max(floor).max(newest - TRANSCRIPT_REPLAYED);
+    let after = after.clamp(floor, newest).max(newest - TRANSCRIPT_REPLAYED);
     let (mut before, mut bytes, mut frames) = (newest + 1, 0, Vec::new());
     while before > after + 1 && bytes < TRANSCRIPT_ANSWER_BYTES {
         let rows = sql.query(
