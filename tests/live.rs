@@ -101,6 +101,17 @@ fn a_message_that_is_refused_stays_pending_and_is_sent_ever_more_slowly() {
 }
 
 #[test]
+fn a_message_answered_by_something_else_than_the_container_was_not_delivered() {
+    let (mut w, _, toast) = at_work(3);
+    w.container.faults.once(Endpoint::Message, Fault::answer(200, "<html>a proxy is well</html>"));
+    write(&mut w, &toast, "letter");
+    w.run_for(SECOND);
+    assert_eq!((told(&w, "letter"), undelivered(&w)), (0, 1));
+    w.run_for(MINUTE);
+    assert_eq!((told(&w, "letter"), undelivered(&w)), (1, 0));
+}
+
+#[test]
 fn a_message_whose_answer_was_lost_is_sent_again() {
     let (mut w, _, toast) = at_work(4);
     w.container.faults.once(Endpoint::Message, Fault::DropAfter);

@@ -61,9 +61,20 @@ pub enum Deed {
     Nudge {
         /// Whom.
         whom: u8,
-        /// At once.
-        now: bool,
+        /// At once, when it is idle, when it asks.
+        how: u8,
     },
+    /// An agent asks for its nudges and says that it has read the first.
+    ReadsNudges(u8),
+    /// Somebody opens the mayor's page, destroys the mayor, or says that its session is over; the dashboard tells what it
+    /// shows.
+    MayorHandled(u8),
+    /// From now on agents open pull requests by themselves: these, one after another.
+    OwnPullRequests(u8),
+    /// These beads become a convoy.
+    ConvoyOf(Vec<u8>),
+    /// All beads of a status are deleted.
+    DeleteByStatus(u8),
     /// From now on alarms that are due in a quiet town ring twice, late, or never, so many times in a thousand.
     Alarms {
         /// Twice, late, dropped, or any of these.

@@ -263,7 +263,7 @@ const FAULTS: [Kind; 43] = [
 ];
 
 /// What people, the mayor and odd agents do.
-const PEOPLE: [Kind; 43] = [
+const PEOPLE: [Kind; 48] = [
     ("burst", 120, 1_440, |d| {
         let n = u16::try_from(d.span(3, 40)).expect("small");
         d.after(0, Deed::Burst(n));
@@ -429,8 +429,31 @@ const PEOPLE: [Kind; 43] = [
     ("message to the mayor", 30, 480, |d| d.after(0, Deed::Say)),
     ("mayor's turn ends", 30, 480, |d| d.after(0, Deed::TurnEnds)),
     ("nudge", 30, 480, |d| {
-        let (whom, now) = (d.byte(), d.chance.per_mille(500));
-        d.after(0, Deed::Nudge { whom, now });
+        let (whom, how) = (d.byte(), d.below(3));
+        d.after(0, Deed::Nudge { whom, how });
+    }),
+    ("agent reads its nudges", 20, 240, |d| {
+        let a = d.byte();
+        d.after(0, Deed::ReadsNudges(a));
+    }),
+    ("mayor's page", 60, 480, |d| {
+        let n = d.below(6);
+        d.after(0, Deed::MayorHandled(n));
+    }),
+    ("agents open pull requests", 120, 720, |d| {
+        let n = 1 + d.below(12);
+        d.now(Op::Strategy(true));
+        d.after(0, Deed::OwnPullRequests(n));
+        let end = d.span(10 * MINUTE, 4 * HOUR);
+        d.after(end, Deed::Op(Op::Behave(0, 0)));
+    }),
+    ("beads made a convoy", 120, 720, |d| {
+        let beads = (0..=d.below(4)).map(|_| d.byte()).collect();
+        d.after(0, Deed::ConvoyOf(beads));
+    }),
+    ("delete by status", 480, 1_440, |d| {
+        let n = d.byte();
+        d.after(0, Deed::DeleteByStatus(n));
     }),
     ("mayor", 60, 480, |d| match d.below(3) {
         0 => d.now(Op::MayorReads),

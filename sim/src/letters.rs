@@ -1,5 +1,5 @@
-//! What people write to the mayor, and what becomes of it: no message is lost, and none is said again after its delivery was
-//! written down.
+//! What people write to the mayor and how they nudge agents, and what becomes of it: no message is lost (a nudge expires), and
+//! neither is said again after its delivery was written down.
 //!
 //! Each message has words of its own. What a process was really told stands in the container's ledger; what the town believes,
 //! in its rows.
@@ -12,7 +12,8 @@ use gastown_host::world::World;
 /// One message.
 struct Letter {
     words: String,
-    mail: String,
+    id: String,
+    nudge: bool,
     /// A process was told it.
     heard: bool,
     /// Since when the rows say so, as far as was seen.
@@ -32,16 +33,26 @@ impl Letters {
     pub fn next(&self) -> Command {
         Command::MessageMayor { message: self.words(), ui_context: None }
     }
+    /// The next nudge, as a command.
+    #[must_use]
+    pub fn nudge(&self, target: AgentId, mode: &str) -> Command {
+        Command::Nudge { target, message: self.words(), mode: Some(mode.to_owned()) }
+    }
     fn words(&self) -> String {
-        format!("[message {}]", self.written.len())
+        format!("[letter {}]", self.written.len())
     }
 
     /// It was given to the town; unless that refused it, it is kept in mind.
     pub fn given(&mut self, w: &World) {
         let words = self.words();
-        let row = w.sql.peek("SELECT id FROM mail WHERE body = ?1", &[words.as_str().into()]);
-        if let Some(Ok(mail)) = row.first().map(|r| r.text(0)) {
-            self.written.push(Letter { words, mail, heard: false, delivered: None });
+        let row = w.sql.peek(
+            "SELECT id, 0 FROM mail WHERE body = ?1
+             UNION ALL
+             SELECT nudge_id, 1 FROM nudges WHERE message = ?1",
+            &[words.as_str().into()],
+        );
+        if let Some((Ok(id), Ok(nudge))) = row.first().map(|r| (r.text(0), r.flag(1))) {
+            self.written.push(Letter { words, id, nudge, heard: false, delivered: None });
         }
     }
 
@@ -51,7 +62,7 @@ impl Letters {
         w.sql.peek("SELECT mayor_agent_id FROM town", &[]).first().and_then(|r| r.text(0).ok()).map(AgentId)
     }
 
-    /// Looks at what has happened since the last time. `read`: somebody read the mayor's mail meanwhile.
+    /// Looks at what has happened since the last time. `read`: an agent read its mail or its nudges by itself meanwhile.
     ///
     /// # Panics
     /// If a promise is broken.
@@ -59,12 +70,12 @@ impl Letters {
         let told = w.container.told().get(self.told..).unwrap_or_default();
         for letter in self.written.iter_mut() {
             if told.iter().any(|t| t.prompt.contains(&letter.words)) {
-                let known = letter.delivered.filter(|_| delivered(w, &letter.mail));
+                let known = letter.delivered.filter(|_| delivered(w, letter));
                 let excused = known.is_none_or(|at| w.jolted_at.is_some_and(|jolt| jolt >= at));
                 assert!(excused, "8: {} was said again after it was delivered\n{}", letter.words, w.journal());
                 letter.heard = true;
             }
-            if letter.delivered.is_none() && delivered(w, &letter.mail) {
+            if letter.delivered.is_none() && delivered(w, letter) {
                 let by_hand = read || letter.heard;
                 assert!(by_hand, "8: {} counts as delivered, and nobody was told\n{}", letter.words, w.journal());
                 letter.delivered = Some(w.now());
@@ -73,10 +84,14 @@ impl Letters {
         self.told = w.container.told().len();
     }
 
-    /// True if nothing waits any more.
+    fn messages(&self) -> impl Iterator<Item = &Letter> {
+        self.written.iter().filter(|l| !l.nudge)
+    }
+
+    /// True if no message waits any more.
     #[must_use]
     pub fn all_delivered(&self, w: &World) -> bool {
-        self.written.iter().all(|l| delivered(w, &l.mail))
+        self.messages().all(|l| delivered(w, l))
     }
 
     /// All is well again, for hours: whatever was written has arrived.
@@ -84,14 +99,19 @@ impl Letters {
     /// # Panics
     /// If it has not.
     pub fn demand(&self, w: &World) {
-        for letter in &self.written {
-            assert!(delivered(w, &letter.mail), "14: {} never arrived\n{}", letter.words, w.journal());
+        for letter in self.messages() {
+            assert!(delivered(w, letter), "14: {} never arrived\n{}", letter.words, w.journal());
         }
     }
 }
 
-fn delivered(w: &World, mail: &str) -> bool {
-    let rows = w.sql.peek("SELECT delivered_at FROM mail WHERE id = ?1", &[mail.into()]);
-    // A mail that is gone was dropped with age.
-    rows.first().is_none_or(|r| !matches!(r.opt_int(0), Ok(None)))
+fn delivered(w: &World, letter: &Letter) -> bool {
+    let sql = if letter.nudge {
+        "SELECT delivered_at FROM nudges WHERE nudge_id = ?1"
+    } else {
+        "SELECT delivered_at FROM mail WHERE id = ?1"
+    };
+    let rows = w.sql.peek(sql, &[letter.id.as_str().into()]);
+    // What is gone was dropped with age; of a nudge, nobody says then that it was delivered.
+    rows.first().map_or(!letter.nudge, |r| !matches!(r.opt_int(0), Ok(None)))
 }

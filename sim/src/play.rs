@@ -6,15 +6,15 @@ use crate::draw;
 use crate::history::{Op, Play};
 use crate::letters::Letters;
 use gastown::town::command::{Actor, Command, Heartbeat};
-use gastown::town::id::{AgentId, RigId};
+use gastown::town::id::{AgentId, BeadId, RigId};
 use gastown::town::sql::Sql as _;
 use gastown::town::time::{HOUR, MINUTE, Millis, Timestamp};
-use gastown_host::behaviour::Ending;
+use gastown_host::behaviour::{Behaviour, Ending};
 use gastown_host::fault::Endpoint;
 use gastown_host::ids::SplitMix64;
 use gastown_host::owner;
 use gastown_host::sqlite::SqlFault;
-use gastown_host::world::{Ring, World};
+use gastown_host::world::Ring;
 use serde_json::{Value as Json, json};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -330,12 +330,62 @@ impl<'a> Run<'a> {
                 let now = self.play.world.now();
                 self.play.world.container.end_now(now, mayor.as_str(), ending);
             }
-            Deed::Nudge { whom, now } => {
-                let rows = self.play.world.sql.peek("SELECT agent_id FROM agents ORDER BY seq", &[]);
-                let Some(row) = rows.get(usize::from(*whom) % rows.len().max(1)) else { return };
-                let target = AgentId(row.text(0).expect("an id"));
-                let mode = Some(if *now { "immediate" } else { "wait-idle" }.to_owned());
-                self.play.tell(&owner(), Command::Nudge { target, message: "look up".to_owned(), mode });
+            Deed::Nudge { whom, how } => {
+                let agents = self.texts("SELECT agent_id FROM agents ORDER BY seq");
+                let Some(target) = place(&agents, *whom).map(AgentId) else { return };
+                let command = self.letters.nudge(target, ["immediate", "wait-idle", "queue"][usize::from(*how) % 3]);
+                self.play.tell(&owner(), command);
+                self.letters.given(&self.play.world);
+            }
+            Deed::ReadsNudges(a) => {
+                // One that has some, if there is one.
+                let pending = self.texts("SELECT agent_id FROM nudges WHERE delivered_at IS NULL ORDER BY seq");
+                let Some(agent_id) = place(&pending, *a).map(AgentId) else { return };
+                let actor = Actor::Container { agent_id: Some(agent_id.clone()), dispatch_id: None };
+                let asked = Command::PendingNudges { agent_id: agent_id.clone() };
+                let Ok(reply) = self.play.world.command(&actor, asked) else { return };
+                let Some(nudge_id) = reply.data[0]["nudge_id"].as_str().map(str::to_owned) else { return };
+                self.read = true;
+                self.play.tell(&actor, Command::NudgeDelivered { agent_id, nudge_id });
+            }
+            Deed::MayorHandled(n) => {
+                let said = |status: &str| Command::MayorCompleted { status: status.to_owned(), reason: None };
+                let container = Actor::Container { agent_id: Letters::mayor(&self.play.world), dispatch_id: None };
+                let (actor, command) = match n {
+                    0 => (owner(), Command::EnsureMayor),
+                    1 => (owner(), Command::DestroyMayor),
+                    // Its process lives, and nobody would stop it.
+                    2 if !self.history.stops_work => (container, said("completed")),
+                    3 if !self.history.stops_work => (container, said("failed")),
+                    4 => (owner(), Command::ConfigureMayor),
+                    _ => (owner(), Command::DashboardContext { context: "{\"page\": \"beads\"}".to_owned() }),
+                };
+                self.play.tell(&actor, command);
+            }
+            Deed::OwnPullRequests(n) => self.own_pull_requests(*n),
+            Deed::ConvoyOf(beads) => {
+                let all = self.play.world.sql.peek(
+                    "SELECT bead_id, coalesce(rig_id, '') FROM beads WHERE type = 'issue' AND status = 'open' ORDER BY seq",
+                    &[],
+                );
+                let pair = |n: &u8| {
+                    let row = all.get(usize::from(*n) % all.len().max(1))?;
+                    Some((BeadId(row.text(0).ok()?), RigId(row.text(1).ok()?)))
+                };
+                let mut beads: Vec<_> = beads.iter().filter_map(pair).collect();
+                // Four in five lists name nothing twice.
+                if beads.len() < 5 {
+                    beads.sort();
+                    beads.dedup();
+                }
+                self.play.tell(&owner(), Command::CreateConvoy { title: "Gathered".to_owned(), beads });
+            }
+            Deed::DeleteByStatus(n) => {
+                let rigs = self.texts("SELECT rig_id FROM rigs ORDER BY seq");
+                let Some(rig_id) = place(&rigs, *n).map(RigId) else { return };
+                let status = ["closed", "failed", "open"][usize::from(*n) % 3].to_owned();
+                let kind = (*n > 127).then(|| "merge_request".to_owned());
+                self.play.tell(&owner(), Command::DeleteByStatus { rig_id, status, kind });
             }
             Deed::Alarms { kind, per_mille, seed } => {
                 let (kind, per_mille, chance) = (*kind, u64::from(*per_mille), SplitMix64::new(*seed));
@@ -434,13 +484,34 @@ impl<'a> Run<'a> {
         self.play.tell(&Actor::Container { agent_id: Some(agent_id), dispatch_id }, command);
     }
 
+    fn texts(&self, sql: &str) -> Vec<String> {
+        self.play.world.sql.peek(sql, &[]).iter().filter_map(|r| r.text(0).ok()).collect()
+    }
+
+    /// Agents are done with a pull request each that they opened themselves; some belong to another rig's repository, and the
+    /// last one is named again and again.
+    fn own_pull_requests(&mut self, n: u8) {
+        let opened: Vec<String> = (0..n)
+            .map(|nth| {
+                let number = self.play.world.forge.open("acme/main", &format!("gt/own/{nth}"), "main");
+                format!("https://github.com/acme/main/pull/{number}")
+            })
+            .collect();
+        let next = Cell::new(0);
+        self.play.world.container.behave(move |start| match start.request.role.as_str() {
+            "polecat" if start.request.lightweight.is_none() => {
+                let url = opened[next.get().min(opened.len() - 1)].clone();
+                next.set(next.get() + 1);
+                Behaviour::ends(2 * MINUTE, Ending::OpensPullRequest { url })
+            }
+            role => Behaviour::good(role),
+        });
+    }
+
     fn mail(&mut self, nth: usize) {
-        let text = |world: &World, sql: &str| -> Vec<String> {
-            world.sql.peek(sql, &[]).iter().filter_map(|r| r.text(0).ok()).collect()
-        };
-        let agents = text(&self.play.world, "SELECT agent_id FROM agents ORDER BY seq");
-        let rigs = text(&self.play.world, "SELECT rig_id FROM rigs ORDER BY seq");
-        let mayor = text(&self.play.world, "SELECT mayor_agent_id FROM town");
+        let agents = self.texts("SELECT agent_id FROM agents ORDER BY seq");
+        let rigs = self.texts("SELECT rig_id FROM rigs ORDER BY seq");
+        let mayor = self.texts("SELECT mayor_agent_id FROM town");
         let (Some(from), Some(to)) = (agents.get(nth % agents.len().max(1)), mayor.first()) else { return };
         let actor = Actor::Container { agent_id: Some(AgentId(from.clone())), dispatch_id: None };
         let mail = Command::SendMail {
@@ -457,4 +528,9 @@ impl<'a> Run<'a> {
             self.play.tell(&actor, escalate);
         }
     }
+}
+
+/// One of them, by its place.
+fn place(of: &[String], n: u8) -> Option<String> {
+    of.get(usize::from(n) % of.len().max(1)).cloned()
 }

@@ -4,8 +4,8 @@
 //! again when its lease ends. [`settle`] is compare-and-set on the message's name.
 //!
 //! *Guarantees.*
-//! * What was answered with 2xx is never sent again. What was not stays pending and is sent again, ever more slowly, while
-//!   the agent lives; no container is ever started here.
+//! * What the container took (2xx and JSON) is never sent again. What it did not take stays pending and is sent again, ever
+//!   more slowly, while the agent lives; no container is ever started here.
 //! * What is in the air, or travels with a start, is handed out by no other way: mail and nudges leave it out.
 //! * An answer that was lost counts as no answer: the message may arrive twice. The other choice could lose what a person
 //!   wrote, and an agent that reads the same words again does less harm than one that never reads them.
@@ -26,7 +26,7 @@ use super::sql::{Row, Sql, any, first};
 use super::text;
 use super::time::{Millis, Timestamp};
 use super::{mayor, nudge};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 /// Something was written for an agent: if it lives, it is due now. A line that waits for its next try goes on waiting.
 pub fn wanted(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId) -> Result<(), TownError> {
@@ -204,7 +204,7 @@ pub fn settle(
         &[agent.into(), message_id.into()],
     )?;
     let Some(r) = row else { return Ok(()) };
-    if matches!(answer, Answer::Http { status: 200..=299, .. }) {
+    if is_taken(answer) {
         handed_over(sql, ctx, &r.text(0)?, Timestamp(r.int(2)?))?;
         sql.execute(
             "UPDATE lines
@@ -225,6 +225,12 @@ pub fn settle(
         &[agent.into(), next.into(), refusal(answer).into()],
     )?;
     Ok(())
+}
+
+/// True if the container took the message. A 2xx in another language than its own came from something in between.
+fn is_taken(answer: &Answer) -> bool {
+    let Answer::Http { status: 200..=299, body, .. } = answer else { return false };
+    serde_json::from_str::<Json>(body).is_ok_and(|said| said.is_object())
 }
 
 /// The wait after a failed try: doubles from the first on, up to its end.

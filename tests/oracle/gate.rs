@@ -326,8 +326,12 @@ impl Rows {
         if waits && self.draining() {
             add(self.drain_look, "drain look");
         }
-        for d in self.deliveries.iter().filter(|d| d.state == "pending" && d.channel == "webhook") {
-            add(d.next_attempt_at, "delivery");
+        // At most six posts are in the air: what is due then waits for the first of them to end.
+        let posts = || self.deliveries.iter().filter(|d| d.state == "pending" && d.channel == "webhook");
+        let flying = || posts().filter_map(|d| d.sent_until).filter(|t| *t > self.now);
+        let free = if flying().count() >= 6 { flying().min() } else { None };
+        for d in posts() {
+            add(d.next_attempt_at.max(free.filter(|_| d.next_attempt_at.is_some())), "delivery");
         }
         // At most two calls to forges are in the air: what is due then waits for the first of them to end.
         let air: Vec<i64> = self.watches.iter().filter_map(|p| p.sent_until).filter(|t| *t > self.now).collect();

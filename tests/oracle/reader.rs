@@ -150,7 +150,7 @@ impl Default for Reader {
             notices: Whole::new("notifications", "SELECT id, dedupe_key, kind, scope, facts, created_at FROM notifications"),
             deliveries: Whole::new(
                 "deliveries",
-                "SELECT delivery_id, notification_id, channel, state, next_attempt_at, delivered_at FROM deliveries",
+                "SELECT delivery_id, notification_id, channel, state, next_attempt_at, delivered_at, sent_until FROM deliveries",
             ),
             departed: Whole::new("departed", "SELECT agent_id, due_at FROM departed"),
             redrives: Whole::new("redrives", "SELECT redrive_id, next_at FROM redrives WHERE state = 'running'"),
@@ -311,6 +311,7 @@ impl Reader {
                 state: text(r, 3),
                 next_attempt_at: time(r, 4),
                 delivered_at: time(r, 5),
+                sent_until: time(r, 6),
             });
         }
         if self.departed.differs(w) {

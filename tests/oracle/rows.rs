@@ -176,6 +176,7 @@ pub struct Delivery {
     pub channel: String,
     pub state: String,
     pub next_attempt_at: Option<i64>,
+    pub sent_until: Option<i64>,
     pub delivered_at: Option<i64>,
 }
 
