@@ -87,6 +87,7 @@ impl Stage {
             ("scope", "town".to_owned()),
             ("pty", "p1".to_owned()),
             ("dispatch", dispatch),
+            ("pty", "pty-1".to_owned()),
         ];
         Self { world, rows: None, right: plan.get("body").cloned().unwrap_or(Json::Null), names }
     }
