@@ -85,6 +85,22 @@ fn a_command_that_is_refused_tells_nobody_anything() {
 }
 
 #[test]
+fn a_convoys_progress_is_told_where_it_is_counted() {
+    let mut w = World::new(5);
+    w.found_town();
+    let rig_id = w.add_rig("main");
+    let at = w.now().to_string();
+    let (_, bead) = told(&w, true, Command::CreateBead { rig_id: rig_id.clone(), bead: held("Task") });
+    let bead_id = BeadId::from(bead["bead_id"].as_str().unwrap());
+    let create = Command::CreateConvoy { title: "Convoy".to_owned(), beads: vec![(bead_id.clone(), rig_id.clone())] };
+    let (made, convoy) = told(&w, true, create);
+    let frame = |closed: u32| json!({"channel": "convoy", "convoyId": convoy["id"], "totalBeads": 1, "closedBeads": closed, "ts": at});
+    assert!(made.contains(&frame(0)), "{made:?}");
+    let (closed, _) = told(&w, true, Command::SetBeadStatus { rig_id, bead_id, status: "closed".to_owned() });
+    assert!(closed.contains(&frame(1)), "{closed:?}");
+}
+
+#[test]
 fn convoys_agents_and_the_mayors_wishes_have_frames_of_their_own() {
     let mut w = World::new(4);
     w.found_town();

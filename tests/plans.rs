@@ -27,7 +27,8 @@ mod oracle;
 mod history;
 
 use gastown::town::command::{AttemptFilter, BeadFilter, Command, Page};
-use gastown::town::id::{AgentId, RigId};
+use gastown::town::debug::Look;
+use gastown::town::id::{AgentId, BeadId, RigId};
 use gastown::town::time::{DAY, HOUR, MINUTE};
 use gastown_host::ids::SplitMix64;
 use gastown_host::owner;
@@ -98,6 +99,9 @@ fn ask_everything(world: &mut World, rig_id: &RigId) {
         Command::Snapshot,
         Command::DebugStatus,
         Command::DrainStatus,
+        Command::Debug { at: Look::Nudges },
+        Command::Debug { at: Look::Rigs },
+        Command::Debug { at: Look::Convoys },
     ];
     questions.extend(filters.map(|filter| Command::ListAttempts { filter }));
     for rig_id in [rig_id.clone(), mayors] {
@@ -111,7 +115,8 @@ fn ask_everything(world: &mut World, rig_id: &RigId) {
         world.command(&owner(), question).unwrap_or_else(|e| panic!("{told}: {e:?}"));
     }
     for row in world.sql.peek("SELECT bead_id FROM beads LIMIT 5", &[]) {
-        let bead_id = row.text(0).unwrap().as_str().into();
+        let bead_id: BeadId = row.text(0).unwrap().as_str().into();
+        world.command(&owner(), Command::Debug { at: Look::Bead(bead_id.clone()) }).unwrap();
         world.command(&owner(), Command::Explain { bead_id }).unwrap();
     }
     for row in world.sql.peek("SELECT bead_id FROM convoys LIMIT 5", &[]) {

@@ -58,6 +58,8 @@ pub struct Order {
     pub route: Option<Route>,
     /// It is one of the mayor's.
     pub mayors: bool,
+    /// Its answer wears no envelope: `/debug` is bare, and `mayor-id` has its fields beside `success`.
+    pub bare: bool,
 }
 
 impl Errand {
@@ -125,7 +127,8 @@ impl Errand {
 impl What {
     /// Reads the command out of it.
     pub fn read(self, actor: &Actor) -> Result<Order, Refusal> {
-        let order = |verb: &str, command| Ok(Order { verb: verb.to_owned(), command, route: None, mayors: false });
+        let order =
+            |verb: &str, command| Ok(Order { verb: verb.to_owned(), command, route: None, mayors: false, bare: false });
         match self {
             Self::Route { method, path, query, body } => {
                 let matched = route::find(&method, &path).ok_or_else(Refusal::unknown_route)?;
@@ -133,7 +136,8 @@ impl What {
                 let command = request::command(&matched, &Query::parse(&query), &body, actor)?;
                 let command = command.ok_or_else(Refusal::unknown_route)?;
                 let (verb, mayors) = (snake_case(matched.name), matched.kind == Kind::Mayor);
-                Ok(Order { verb, command, route: Some(matched.route), mayors })
+                let bare = matched.pattern.starts_with("/debug/") || matched.route == Route::MayorId;
+                Ok(Order { verb, command, route: Some(matched.route), mayors, bare })
             }
             Self::Found { town_id, name, owner_user_id } => {
                 order("found", Command::Found { town_id, name, owner_user_id })

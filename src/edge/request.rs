@@ -11,6 +11,7 @@ use super::{
 };
 use crate::town::{
     command::{Actor, AttemptFilter, Batch, BeadFilter, BeadPatch, Command, Heartbeat, NewBead, Page, Task},
+    debug::Look,
     id::{AgentId, BeadId, RigId},
     policy::{CONTEXT_CHARS, CONVOY_TASKS, DELETED_AT_ONCE, HEARTBEATS_MAX, STATUS_MESSAGE_CHARS, STEP_SUMMARY_CHARS},
 };
@@ -67,7 +68,7 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
         | Route::ClosePty
         | Route::ConnectPty => return Ok(None),
 
-        Route::GetConfig => Command::GetConfig,
+        Route::GetConfig | Route::DebugConfig => Command::GetConfig,
         Route::PatchConfig => Command::PatchConfig { patch: object(body)? },
         Route::GetRigConfig => Command::GetRigConfig { rig_id: rig_id() },
         Route::PatchRigConfig => Command::PatchRigConfig { rig_id: rig_id(), patch: object(body)? },
@@ -414,13 +415,17 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
         Route::ProbeBreaker => Command::ProbeBreaker { scope: scope() },
         Route::ListAudit => Command::ListAudit { page: page()? },
         Route::DebugStatus => Command::DebugStatus,
+        Route::DebugNudges => Command::Debug { at: Look::Nudges },
+        Route::DebugBead => Command::Debug { at: Look::Bead(bead_id()) },
+        Route::DebugRigs => Command::Debug { at: Look::Rigs },
+        Route::DebugConvoys => Command::Debug { at: Look::Convoys },
 
         Route::ContainerEviction => Command::ContainerEviction,
         Route::ContainerReady => match body.json().get("nonce").and_then(Json::as_str) {
             Some(nonce) if !nonce.is_empty() => Command::ContainerReady { nonce: nonce.to_owned() },
             _ => return Err(Refusal::bad_query("Missing required field: nonce")),
         },
-        Route::DrainStatus => Command::DrainStatus,
+        Route::DrainStatus | Route::DebugDrain => Command::DrainStatus,
         Route::ReadRegistry => Command::ReadRegistry { container_instance_id: query.text("containerInstanceId") },
         Route::WriteRegistry => match body.json() {
             Json::Array(entries) => Command::WriteRegistry { entries: entries.clone() },

@@ -85,7 +85,16 @@ routes! {
     Town "POST" "/api/towns/:town/convoys" => CreateConvoy,
     Town "POST" "/api/towns/:town/convoys/bead-closed" => ConvoyBeadClosed,
     Town "GET" "/api/towns/:town/audit" => ListAudit,
+    // For scripts, in bare JSON (`protocol.md` 3.6).
     Town "GET" "/debug/towns/:town/status" => DebugStatus,
+    Town "GET" "/debug/towns/:town/drain-status" => DebugDrain,
+    Town "GET" "/debug/towns/:town/nudges" => DebugNudges,
+    Town "GET" "/debug/towns/:town/beads/:bead" => DebugBead,
+    Town "GET" "/debug/towns/:town/config" => DebugConfig,
+    Town "GET" "/debug/towns/:town/rigs" => DebugRigs,
+    Town "GET" "/debug/towns/:town/convoys" => DebugConvoys,
+
+    // Sockets, and tickets for them.
     Town "POST" "/api/towns/:town/status/ticket" => StatusTicket,
     Socket "GET" "/api/towns/:town/status/ws" => StatusSocket,
     Town "POST" "/api/towns/:town/container/agents/:agent/stream-ticket" => StreamTicket,
@@ -173,7 +182,7 @@ routes! {
     Rig "GET" "/api/towns/:town/rigs/:rig/events" => RigEvents,
     Rig "POST" "/api/towns/:town/rigs/:rig/molecules" => AttachMolecule,
 
-    // The mayor's tools (`protocol.md` 3.4); the rest comes with the mayor.
+    // The mayor's tools (`protocol.md` 3.4).
     Mayor "POST" "/api/mayor/:town/tools/sling" => MayorSling,
     Mayor "GET" "/api/mayor/:town/tools/rigs" => MayorRigs,
     Mayor "POST" "/api/mayor/:town/tools/mail" => MayorMail,

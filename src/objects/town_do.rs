@@ -241,12 +241,10 @@ impl TownDO {
             // The town was deleted while the request was read.
             return refusal.answer();
         }
-        let Order { verb, command, route, mayors } = match what.read(&actor) {
+        let Order { verb, command, route, mayors, bare } = match what.read(&actor) {
             Ok(order) => order,
             Err(refusal) => return refusal.answer(),
         };
-        // `mayor-id` has its fields beside `success`.
-        let bare = matches!(route, Some(Route::DebugStatus | Route::MayorId));
         let style = if bare { Style::Bare } else { Style::Enveloped };
         let shows_cost = matches!(route, Some(Route::GetDispatch | Route::DebugStatus));
         let resumed = match self.resume() {

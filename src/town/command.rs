@@ -3,6 +3,7 @@
 //! `src/edge/request.rs` reads a request into a `Command`, once at the edge to refuse what is malformed and once in the
 //! object, which hands it to [`super::Town::handle`]. Nothing else reaches the rows from outside.
 
+use super::debug::Look;
 use super::id::{AgentId, BeadId, RigId};
 use serde_json::Value as Json;
 
@@ -392,6 +393,8 @@ pub enum Command {
     Snapshot,
     /// `GET /debug/towns/:t/status` (without alarm and cost, which the object adds).
     DebugStatus,
+    /// The other readings under `/debug/towns/:t`.
+    Debug { at: Look },
 
     // ── the container ────────────────────────────────────────────────────────────────────────────────────────
     /// `POST /api/towns/:t/container-eviction`.

@@ -18,6 +18,7 @@ pub mod command;
 pub mod config;
 pub mod container;
 pub mod convoy;
+pub mod debug;
 pub mod departed;
 pub mod dependency;
 pub mod dispatch;

@@ -27,8 +27,8 @@ use super::rig;
 use super::sql::Sql;
 use super::time::Timestamp;
 use super::{
-    agent, audit, container, convoy, departed, drain, escalation, event, explain, frame, mail, molecule, notify, nudge,
-    overview, prime, redrive, registry, review, ui_action,
+    agent, audit, container, convoy, debug, departed, drain, escalation, event, explain, frame, mail, molecule, notify,
+    nudge, overview, prime, redrive, registry, review, ui_action,
 };
 use serde_json::{Value as Json, json};
 
@@ -278,6 +278,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         Command::ProbeBreaker { scope } => overrides::probe(sql, ctx, actor, &scope),
         Command::ListAudit { page } => Ok(Reply::ok(audit::list(sql, &page)?)?.quietly()),
         Command::Snapshot => Ok(Reply::ok(overview::snapshot(sql, ctx)?)?.quietly()),
+        Command::Debug { at } => Ok(Reply::ok(debug::look(sql, &at)?)?.quietly()),
         Command::DebugStatus => Ok(Reply::ok(overview::debug(sql, ctx)?)?.quietly()),
 
         Command::ContainerEviction => Reply::ok(drain::begin(sql, ctx)?),
