@@ -18,6 +18,7 @@ import { Watcher } from "../support/watcher.mjs";
 
 const MINUTE = 60_000;
 const NOWHERE = randomUUID();
+const PAGE = "https://app.example";
 const CONTEXT = "x".repeat(10_001);
 
 /** protocol.md 2.4: exactly these, all of them texts. */
@@ -43,7 +44,11 @@ const MayorSaid = { agentId: "uuid", sessionStatus: "string" };
 /** 2.13; what is not set is null. */
 const Config = {
   env_vars: "object", git_auth: "object", merge_strategy: "string", staged_convoys_default: "bool", convoy_merge_mode: "string",
-  disable_ai_coauthor: "bool", default_model: "string?", small_model: "string?", github_cli_pat: "string?",
+  disable_ai_coauthor: "bool", default_model: "string?", small_model: "string?", github_cli_pat: "string?", git_author_name: "string?",
+  git_author_email: "string?", owner_user_id: "string", owner_type: "string", max_polecats_per_rig: "int?", alarm_interval_active: "int?",
+  alarm_interval_idle: "int?", container: { sleep_after_minutes: "int?" },
+  role_models: { mayor: "string?", refinery: "string?", polecat: "string?" },
+  custom_instructions: { polecat: "string?", refinery: "string?", mayor: "string?" },
   refinery: {
     gates: ["string"], auto_merge: "bool", require_clean_merge: "bool", code_review: "bool", review_mode: "string",
     auto_resolve_pr_feedback: "bool", auto_resolve_merge_conflicts: "bool", auto_merge_delay_minutes: "int?",
@@ -70,7 +75,7 @@ const walked = new Set();
 before(async () => {
   fake = await FakeContainer.start({ kind: "predecessor" });
   forge = await FakeForge.start();
-  h = await Harness.start({ container: fake, vars: { GITHUB_API_URL: forge.url } });
+  h = await Harness.start({ container: fake, vars: { GITHUB_API_URL: forge.url, ALLOWED_ORIGINS: PAGE } });
 });
 after(async () => {
   await h?.stop();
@@ -192,6 +197,16 @@ describe("protocol.md 3, in the order of its callers", () => {
     ["nobody", "GET", "/", undefined, 200, { json: { service: "string", status: "string" } }],
     ["nobody", "GET", "/health", undefined, 200, { json: { status: "string" } }],
   ]);
+
+  test("a page of a listed origin may ask, and no other", async () => {
+    const preflight = async (origin) => {
+      const { status, headers } = await fetch(`${h.url}/api/users/carol/towns`, { method: "OPTIONS", headers: { Origin: origin, "Access-Control-Request-Method": "PATCH" } });
+      return [status, ...["origin", "credentials"].map((name) => headers.get(`access-control-allow-${name}`)), headers.get("access-control-max-age"), headers.get("access-control-allow-methods"), headers.get("access-control-allow-headers")];
+    };
+    const always = ["3600", "GET, POST, PUT, PATCH, DELETE, OPTIONS", "Content-Type, Authorization"];
+    assert.deepEqual(await preflight(PAGE), [204, PAGE, "true", ...always]);
+    for (const origin of ["https://evil.example", "http://localhost:3000"]) assert.deepEqual(await preflight(origin), [204, null, null, ...always]);
+  });
 
   walk("a person makes a town and a rig, and sets them up", [
     [() => { c.user = "carol"; c.town = NOWHERE; }],
