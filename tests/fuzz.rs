@@ -242,9 +242,6 @@ fn throw(
                 // What the container answers is its own; that only the town starts agents, the worker says.
                 Route::StartInContainer => Ok(409),
                 Route::StatusSocket | Route::StreamSocket => Ok(426),
-                // What these answer is the container's, and the edge's before it (tests/worker).
-                Route::StartInContainer => Ok(409),
-                Route::ConnectPty => Ok(404),
                 _ => Ok(200),
             };
             return read.unwrap_or_else(refused);
