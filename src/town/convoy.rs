@@ -298,7 +298,8 @@ pub fn recount(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId) -> Result<(), TownErro
             "UPDATE convoys SET total_beads = ?2, closed_beads = ?3, failed_beads = ?4 WHERE bead_id = ?1",
             &[id.into(), c.total.into(), c.closed.into(), c.failed.into()],
         )?;
-        let metadata = json!({"total_beads": c.total, "closed_beads": c.closed, "failed_beads": c.failed});
+        let metadata = json!({"changed": ["progress"], "actor": mail::SYSTEM, "total_beads": c.total,
+                              "closed_beads": c.closed, "failed_beads": c.failed});
         let what = Happening {
             kind: "fields_updated",
             new: Some("progress"),

@@ -54,6 +54,19 @@ const Config = {
     auto_resolve_pr_feedback: "bool", auto_resolve_merge_conflicts: "bool", auto_merge_delay_minutes: "int?",
   },
 };
+/** 2.9: what comes with an event beside old and new. */
+const EVENTS = {
+  created: { type: "string", title: "string" },
+  hooked: {},
+  unhooked: { reason: "string" },
+  status_changed: {},
+  fields_updated: { changed: ["string"], actor: "string" },
+  agent_status: { agentId: "uuid", message: "string", agent_name: "string", rig_id: "string?", rig_name: "string?" },
+  mail_sent: { subject: "string", to: "string" },
+  review_submitted: { branch: "string", target_branch: "string" },
+  review_completed: { message: "string", commit_sha: "string?" },
+  rework_requested: { feedback: "string", files: ["string"] },
+};
 /** 2.12. */
 const Snapshot = {
   alarm: { nextFireAt: "time?", intervalMs: "int", intervalLabel: "string" },
@@ -444,6 +457,20 @@ describe("protocol.md 3, in the order of its callers", () => {
     ["owner", "POST", "T/escalations/:escalation/acknowledge", undefined, 200, { like: shape.Escalation, wrong: [[{ path: "T/escalations/:nowhere/acknowledge" }, 404, "Escalation not found"]] }],
     ["owner", "GET", "T/escalations?acknowledged=true", undefined, 200, { then: (list) => assert.ok(list.some((e) => e.id === c.escalation) && list.every((e) => e.acknowledged === 1)) }],
     ["owner", "GET", "U/towns/:town/events?limit=3", undefined, 200, { like: [shape.BeadEvent], then: (list) => { assert.equal(list.length, 3); newestFirst(list); c.since = list.at(-1).created_at; } }],
+    ["owner", "GET", "U/towns/:town/events?limit=500", undefined, 200, {
+      then: (list) => {
+        for (const [type, metadata] of Object.entries(EVENTS)) {
+          const all = list.filter((e) => e.event_type === type);
+          assert.ok(all.length > 0, `no ${type} was written`);
+          for (const event of all) looksLike(event.metadata, metadata, type);
+        }
+        const of = (type) => list.findLast((e) => e.event_type === type);
+        assert.deepEqual([of("created").old_value, of("created").new_value], [null, "open"]);
+        assert.deepEqual([of("hooked").new_value, of("unhooked").old_value].map((v) => v?.length), [36, 36], "the agent");
+        const failed = list.find((e) => e.event_type === "status_changed" && e.new_value === "failed");
+        looksLike(failed.metadata, { failure_reason: { code: "string", message: "string", source: "string" } }, "failed");
+      },
+    }],
     ["owner", "GET", "R/events?since=:since", undefined, 200, { then: (list) => assert.ok(list.every((e) => e.created_at > c.since), "strictly later") }],
     ["owner", "GET", "T/dispatch", undefined, 200, { like: shape.Dispatch }],
     ["owner", "GET", "D/status", undefined, 200, { json: { alarmStatus: Snapshot, agentMeta: [{ bead_id: "uuid", role: "string", status: "string", current_hook_bead_id: "string?", dispatch_attempts: "int", last_activity_at: "time?" }], beadSummary: [{ bead_id: "uuid", labels: "string", metadata: "string" }] } }],

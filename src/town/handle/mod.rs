@@ -164,12 +164,13 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             agent::say(sql, ctx, &agent_id, message)?;
             frame::agent_status(ctx, &agent_id, message);
             if let Some(bead) = &agent.hook {
+                let rig = agent.rig_id.as_ref().map(|id| rig::find(sql, id)).transpose()?.flatten();
                 let what = event::Happening {
                     kind: "agent_status",
                     agent: Some(&agent_id),
                     new: Some(message),
                     metadata: Some(json!({"agentId": agent_id, "message": message, "agent_name": agent.name,
-                                          "rig_id": agent.rig_id})),
+                                          "rig_id": agent.rig_id, "rig_name": rig.map(|r| r.name)})),
                     ..event::Happening::default()
                 };
                 event::record(sql, ctx, bead, what)?;
