@@ -5,7 +5,7 @@
 use gastown::town::agent::{self, NewAgent, Role};
 use gastown::town::bead::{self, Bead, Draft, Kind, Priority};
 use gastown::town::command::{Actor, Page};
-use gastown::town::error::TownError;
+use gastown::town::error::{Cause, TownError};
 use gastown::town::escalation::{self, Raise};
 use gastown::town::id::{AgentId, BeadId, RigId};
 use gastown::town::sql::Sql;
@@ -108,7 +108,10 @@ const fn trouble(severity: Priority, message: &str) -> Raise<'_> {
 
 fn field(result: Result<impl std::fmt::Debug, TownError>) -> String {
     match result {
-        Err(TownError::Invalid { field, .. }) => field,
+        Err(e) => match e.into_cause() {
+            Cause::Invalid { field, .. } => field,
+            other => panic!("{other:?}"),
+        },
         other => panic!("{other:?}"),
     }
 }
@@ -362,7 +365,7 @@ fn what_is_no_escalation_cannot_be_acknowledged() {
     let issue = f.bead("a", Some("rig-1")).id;
     for id in [BeadId::from("nobody"), issue] {
         let refused = escalation::acknowledge(&f.db, &f.ctx(), &ann(), &id);
-        assert_eq!(refused, Err(TownError::NotFound("Escalation not found".to_owned())));
+        assert_eq!(refused, Err(TownError::not_found("Escalation not found")));
     }
 }
 
@@ -469,7 +472,7 @@ fn a_rework_bead_is_primed_with_the_title_of_what_it_reworks() {
 fn an_unknown_agent_cannot_be_primed() {
     let f = Fixture::new();
     let refused = prime::prime(&f.db, &f.ctx(), &AgentId::from("nobody"));
-    assert_eq!(refused, Err(TownError::NotFound("Agent not found".to_owned())));
+    assert_eq!(refused, Err(TownError::not_found("Agent not found")));
 }
 
 // ── the audit ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a broken promise must stop the test")]
 
 use gastown::town::Ctx;
-use gastown::town::error::TownError;
+use gastown::town::error::{Cause, TownError};
 use gastown::town::id::AgentId;
 use gastown::town::migrate::migrate;
 use gastown::town::nudge::{self, Mode, Source, Urgency};
@@ -98,7 +98,7 @@ fn a_nudge_that_says_nothing_or_too_much_is_refused_by_its_field() {
     for message in [" \n", &"ä".repeat(MESSAGE_BYTES)] {
         let refused =
             nudge::create(&f.db, &ctx, &f.toast, message, Mode::Queue, Urgency::Normal, Source::System).unwrap_err();
-        assert!(matches!(&refused, TownError::Invalid { field, .. } if field == "message"), "{refused}");
+        assert!(matches!(refused.cause(), Cause::Invalid { field, .. } if field == "message"), "{refused}");
     }
     assert!(f.pending(NOW).is_empty());
 }

@@ -11,7 +11,7 @@ use gastown::town::effect::{DataPoint, Effect};
 use gastown::town::id::{BeadId, RigId};
 use gastown::town::policy::{ATTEMPT_RETENTION, IDLE_AGENT_RETENTION, ORPHAN_GRACE, RULE_ROWS};
 use gastown::town::reconcile::invariants;
-use gastown::town::sql::{Row, Sql, SqlError, Undo, Usage, Value};
+use gastown::town::sql::{Arg, Row, Sql, SqlError, Undo, Usage};
 use gastown::town::time::{DAY, HOUR, MINUTE, SECOND};
 use gastown::town::{Ctx, Town};
 use gastown_host::behaviour::Behaviour;
@@ -50,11 +50,11 @@ struct Metered<'a> {
 }
 
 impl Sql for Metered<'_> {
-    fn query(&self, sql: &'static str, args: &[Value]) -> Result<Vec<Row>, SqlError> {
+    fn query(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, SqlError> {
         self.statements.set(self.statements.get() + 1);
         self.sql.query(sql, args)
     }
-    fn execute(&self, sql: &'static str, args: &[Value]) -> Result<u64, SqlError> {
+    fn execute(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, SqlError> {
         self.statements.set(self.statements.get() + 1);
         self.sql.execute(sql, args)
     }

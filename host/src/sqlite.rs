@@ -7,7 +7,7 @@
 
 use crate::plan::{names_of, offends, words, written_by};
 use crate::workerd;
-use gastown::town::sql::{Row, Sql, SqlError, Undo, Usage, Value};
+use gastown::town::sql::{Arg, Row, Sql, SqlError, Undo, Usage, Value};
 use rusqlite::{
     Connection, Statement, fallible_iterator::FallibleIterator, hooks::AuthContext, params_from_iter, types::ValueRef,
 };
@@ -317,12 +317,12 @@ impl Sqlite {
 }
 
 impl Sql for Sqlite {
-    fn query(&self, sql: &'static str, args: &[Value]) -> Result<Vec<Row>, SqlError> {
-        self.run(sql, args).map(|(rows, _)| rows)
+    fn query(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, SqlError> {
+        self.run(sql, &owned(args)).map(|(rows, _)| rows)
     }
 
-    fn execute(&self, sql: &'static str, args: &[Value]) -> Result<u64, SqlError> {
-        self.run(sql, args).map(|(_, changed)| changed)
+    fn execute(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, SqlError> {
+        self.run(sql, &owned(args)).map(|(_, changed)| changed)
     }
 
     /// One name serves every depth: SQLite means the innermost savepoint of that name.
@@ -399,6 +399,10 @@ fn drain(stmt: &mut Statement<'_>, args: &[Value]) -> rusqlite::Result<Vec<Row>>
 
 fn decoded(columns: usize, row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     (0..columns).map(|i| read(i, row.get_ref(i)?)).collect::<rusqlite::Result<Vec<Value>>>().map(Row)
+}
+
+fn owned(args: &[Arg<'_>]) -> Vec<Value> {
+    args.iter().map(|a| Value::from(*a)).collect()
 }
 
 struct Bound<'a>(&'a Value);

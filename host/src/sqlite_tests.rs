@@ -133,7 +133,7 @@ fn only_values_that_survive_javascript_pass() {
 fn errors_read_as_in_workerd() {
     let db = db();
     put(&db, "a").unwrap();
-    let message = |e: SqlError| e.message;
+    let message = |e: SqlError| *e.message;
     assert_eq!(
         message(put(&db, "a").unwrap_err()),
         "UNIQUE constraint failed: t.id: SQLITE_CONSTRAINT (extended: SQLITE_CONSTRAINT_PRIMARYKEY)"

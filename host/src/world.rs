@@ -272,7 +272,7 @@ impl World {
         if let Some(before) = before.filter(|_| !self.sql.fault_is_armed()) {
             self.counts.failed_verbs += 1;
             self.jolted_at = Some(self.now());
-            assert!(matches!(out, Err(TownError::Storage(_))), "{name}: a statement failed, and nobody was told");
+            assert!(out.as_ref().is_err_and(TownError::is_storage), "{name}: a statement failed, and nobody was told");
             assert!(self.sql.dump() == before, "{name}: a statement failed, and rows have changed all the same");
         }
         out
@@ -664,7 +664,7 @@ impl World {
         self.counts.voices += 1;
         match self.apply(&voice.actor(), voice.command()) {
             Ok(reply) => self.container.heard(now, voice, &reply.data),
-            Err(TownError::Storage(e)) => self.failed("a voice", TownError::Storage(e)),
+            Err(e) if e.is_storage() => self.failed("a voice", e),
             Err(refusal) => {
                 self.watchdog.note(now, || format!("  refused: {refusal}"));
                 if self.keep_history {

@@ -2,14 +2,14 @@
 
 use super::{Machine, Phase};
 use crate::town::{
-    migrate::Migration,
-    sql::{Row, Sql, SqlError, first},
+    migrate::{Migration, plain},
+    sql::{Columns, Row, Sql, SqlError, first},
     time::Timestamp,
 };
 
 /// The object's schema.
 pub const MIGRATIONS: &[Migration] =
-    &[Migration { id: 1, name: "0001_container", sql: include_str!("../../migrations/container/0001_container.sql") }];
+    &[Migration { id: 1, name: "0001_container", sql: plain!("../../migrations/container/0001_container.sql") }];
 
 const PHASES: [(Phase, &str); 5] = [
     (Phase::Stopped, "Stopped"),
@@ -32,20 +32,20 @@ pub fn load(sql: &dyn Sql) -> Result<Option<(String, Machine)>, SqlError> {
 }
 
 fn read(r: &Row) -> Result<Machine, SqlError> {
-    let name = r.text(1)?;
-    let phase = PHASES.iter().find(|(_, n)| *n == name).map(|(phase, _)| *phase);
-    let time = |i: usize| r.int(i).map(Timestamp);
-    Ok(Machine {
-        phase: phase.ok_or_else(|| SqlError::new("a phase that does not exist"))?,
-        since: time(2)?,
-        instance: r.opt_text(3)?,
-        check_at: time(4)?,
-        misses: r.count(5)?,
-        ask_at: time(6)?,
-        needed_at: time(7)?,
-        falls: r.text(8)?.split(',').filter_map(|at| at.parse().ok()).map(Timestamp).collect(),
-        ended: r.text(9)?,
-    })
+    let c = Columns::of(r);
+    let phase = |name: &str| PHASES.iter().find(|(_, n)| *n == name).map(|(phase, _)| *phase);
+    let read = Machine {
+        phase: c.word(1, phase, Phase::Stopped),
+        since: c.at(2),
+        instance: c.opt_text(3),
+        check_at: c.at(4),
+        misses: c.count(5),
+        ask_at: c.at(6),
+        needed_at: c.at(7),
+        falls: c.text(8).split(',').filter_map(|at| at.parse().ok()).map(Timestamp).collect(),
+        ended: c.text(9),
+    };
+    c.done(read)
 }
 
 /// Saves it; one row.
@@ -65,7 +65,7 @@ pub fn save(sql: &dyn Sql, town_id: &str, m: &Machine) -> Result<(), SqlError> {
             m.misses.into(),
             m.ask_at.into(),
             m.needed_at.into(),
-            falls.join(",").into(),
+            (&falls.join(",")).into(),
             (&m.ended).into(),
         ],
     )?;

@@ -41,7 +41,7 @@ fn try_in(method: &str, path: &str, authorization: &str, agent: &str) -> Result<
 }
 fn text(r: Result<Admitted, Refusal>) -> (u16, String) {
     let e = r.unwrap_err();
-    (e.status, e.message)
+    (e.status, e.message.clone())
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //! Guarantee: an error text is written here or by the town for a caller to read; nothing internal (SQL, a stack, a
 //! secret) is ever put into one.
 
+use crate::town::json::json;
 use crate::town::{
     Reply,
-    error::TownError,
+    error::{Cause, TownError},
     time::{Millis, SECOND},
 };
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
+use std::ops::Deref;
 
 /// One thing that is wrong with a body or a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +35,13 @@ pub enum About {
     State(String),
 }
 
-/// A request that is not carried out, and everything its caller may know about why.
+/// A request that is not carried out. One word wide, like the town's error: its fields are those of [`Why`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal(Box<Why>);
+
+/// Everything that a caller may know about why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Why {
     /// The HTTP status.
     pub status: u16,
     /// What a program branches on.
@@ -54,13 +60,22 @@ impl Refusal {
     /// A refusal with a status, a code and a text.
     #[must_use]
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), ..Self::default() }
+        Self(Box::new(Why { status, code, message: message.into(), ..Why::default() }))
+    }
+    fn with(mut self, set: impl FnOnce(&mut Why)) -> Self {
+        set(&mut self.0);
+        self
+    }
+    /// The same, with when to ask again.
+    #[must_use]
+    pub fn after(self, wait: Millis) -> Self {
+        self.with(|why| why.retry_after = Some(wait))
     }
     /// 400 in the predecessor's words, with the list of what is wrong, [`ISSUES_SHOWN`] at most.
     #[must_use]
     pub fn malformed(mut issues: Vec<Issue>) -> Self {
         issues.truncate(ISSUES_SHOWN);
-        Self { issues, ..Self::new(400, "malformed", "Invalid request body") }
+        Self::new(400, "malformed", "Invalid request body").with(|why| why.issues = issues)
     }
     /// 400 with a text of its own.
     #[must_use]
@@ -70,7 +85,7 @@ impl Refusal {
     /// 422 that names its field.
     #[must_use]
     pub fn invalid(field: &str, message: impl Into<String>) -> Self {
-        Self { about: About::Field(field.to_owned()), ..Self::new(422, "invalid", message) }
+        Self::new(422, "invalid", message).with(|why| why.about = About::Field(field.to_owned()))
     }
     /// 401: the caller should get another token.
     #[must_use]
@@ -101,16 +116,13 @@ impl Refusal {
     /// sent away together must not come back together.
     #[must_use]
     pub fn overloaded(spread: u8) -> Self {
-        Self {
-            retry_after: Some(spread_out(OVERLOAD_PAUSE, spread)),
-            ..Self::new(503, OVERLOADED, "The town is overloaded: ask again later")
-        }
+        Self::new(503, OVERLOADED, "The town is overloaded: ask again later").after(spread_out(OVERLOAD_PAUSE, spread))
     }
     /// 503: the object could not be reached this time, and asking again is safe. `spread` as above.
     #[must_use]
     pub fn unavailable(spread: u8) -> Self {
-        let retry_after = Some(spread_out(UNAVAILABLE_PAUSE, spread));
-        Self { retry_after, ..Self::new(503, "unavailable", "The town could not be reached: ask again") }
+        Self::new(503, "unavailable", "The town could not be reached: ask again")
+            .after(spread_out(UNAVAILABLE_PAUSE, spread))
     }
     /// 500. The cause goes to the log, never to the caller.
     #[must_use]
@@ -144,18 +156,23 @@ impl Refusal {
     }
 }
 
+impl Deref for Refusal {
+    type Target = Why;
+    fn deref(&self) -> &Why {
+        &self.0
+    }
+}
+
 impl From<TownError> for Refusal {
     fn from(e: TownError) -> Self {
         let plain = Self::new(e.status(), e.code(), e.to_string());
-        match e {
-            TownError::Conflict { state, .. } => Self { about: About::State(state), ..plain },
-            TownError::Invalid { field, .. } => Self { about: About::Field(field), ..plain },
-            TownError::TooOften { retry_after, .. } => Self { retry_after: Some(retry_after), ..plain },
+        match e.into_cause() {
+            Cause::Conflict { state, .. } => plain.with(|why| why.about = About::State(state)),
+            Cause::Invalid { field, .. } => plain.with(|why| why.about = About::Field(field)),
+            Cause::TooOften { retry_after, .. } => plain.after(retry_after),
             // SQLite's own words stay in the log.
-            TownError::Storage(_) => Self::internal(),
-            TownError::Malformed(_) | TownError::Forbidden(_) | TownError::NotFound(_) | TownError::TooLarge(_) => {
-                plain
-            }
+            Cause::Storage(_) => Self::internal(),
+            Cause::Malformed(_) | Cause::Forbidden(_) | Cause::NotFound(_) | Cause::TooLarge(_) => plain,
         }
     }
 }
@@ -253,8 +270,8 @@ mod tests {
 
     #[test]
     fn asking_too_often_says_when_to_ask_again_in_both_units() {
-        let e = TownError::TooOften { message: "one a minute".into(), retry_after: 1_001 };
-        let answer = Refusal::from(e).answer();
+        let e = Cause::TooOften { message: "one a minute".into(), retry_after: 1_001 };
+        let answer = Refusal::from(TownError::from(e)).answer();
         assert_eq!((answer.status, answer.body["retry_after_ms"].clone()), (429, json!(1_001)));
         assert_eq!(answer.retry_after_seconds(), Some(2));
     }
@@ -270,7 +287,7 @@ mod tests {
 
     #[test]
     fn sqlites_own_words_never_leave() {
-        let e = TownError::Storage(SqlError::new("UNIQUE constraint failed: towns.secret"));
+        let e = TownError::from(SqlError::new("UNIQUE constraint failed: towns.secret"));
         let answer = Refusal::from(e).answer();
         assert_eq!(answer.status, 500);
         assert!(!answer.body.to_string().contains("UNIQUE"));

@@ -28,10 +28,10 @@ impl Body {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Self::Empty;
         }
-        match serde_json::from_slice(bytes) {
-            Ok(Json::Null) => Self::Empty,
-            Ok(json) => Self::Json(json),
-            Err(_) => Self::Malformed,
+        match std::str::from_utf8(bytes).ok().and_then(crate::town::json::read) {
+            Some(Json::Null) => Self::Empty,
+            Some(json) => Self::Json(json),
+            None => Self::Malformed,
         }
     }
     /// The value; `null` if there is none.

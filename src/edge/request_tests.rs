@@ -24,7 +24,7 @@ fn ask(actor: &Actor, method: &str, path: &str, body: &Json) -> Result<Command, 
 fn refused(method: &str, path: &str, body: &Json) -> Vec<(&'static str, String)> {
     let e = ask(&Actor::Container { agent_id: None, dispatch_id: None }, method, path, body).unwrap_err();
     assert_eq!((e.status, e.code, e.message.as_str()), (400, "malformed", "Invalid request body"), "{method} {path}");
-    e.issues.into_iter().map(|i| (i.code, i.path)).collect()
+    e.issues.iter().map(|i| (i.code, i.path.clone())).collect()
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn an_agent_speaks_for_itself_only() {
     ];
     for (method, path, body, key) in cases {
         let e = ask(&agent("me"), method, path, &body).unwrap_err();
-        assert_eq!((e.status, e.message), (403, format!("{key} does not match authenticated agent")), "{path}");
+        assert_eq!((e.status, e.message.clone()), (403, format!("{key} does not match authenticated agent")), "{path}");
         assert!(ask(&agent("other"), method, path, &body).is_ok(), "{path}");
         assert!(ask(&person(), method, path, &body).is_ok(), "{path}");
     }
@@ -176,7 +176,7 @@ fn a_heartbeat_is_never_refused_for_its_body() {
     }
     let many: Vec<Json> = (0..501).map(|_| json!({"agentId": "a"})).collect();
     let e = ask(&agent("a"), "POST", "/api/towns/t/heartbeats", &json!({"agents": many})).unwrap_err();
-    assert_eq!((e.status, e.about), (422, About::Field("agents".into())));
+    assert_eq!((e.status, e.about.clone()), (422, About::Field("agents".into())));
     assert_eq!(refused("POST", "/api/towns/t/heartbeats", &json!({})), [("invalid_type", "agents".to_owned())]);
 }
 

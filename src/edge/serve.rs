@@ -19,6 +19,7 @@ use super::{
     token::{self, ContainerClaims},
     users,
 };
+use crate::town::json::json;
 use crate::{
     platform::{
         clock, panic_probe,
@@ -29,7 +30,6 @@ use crate::{
     town::command::Actor,
 };
 use futures_util::StreamExt;
-use serde_json::json;
 use worker::{Env, Headers, Request, Response, Result};
 
 /// Answers a request. `Err` only if the runtime cannot even build an answer.

@@ -12,6 +12,7 @@ use super::{
     serve::{Door, Sent, data},
     store, token,
 };
+use crate::town::json::json;
 use crate::{
     platform::{clock, http, ids::RandomIds, sockets::TICKET_HEADER, stub},
     town::{
@@ -20,7 +21,6 @@ use crate::{
         time::{SECOND, Timestamp},
     },
 };
-use serde_json::json;
 use worker::Request;
 
 /// `POST …ticket`: `{url, ticket, expires_at}` for the socket that the route is about. 404 for an agent that the town does

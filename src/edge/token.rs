@@ -6,10 +6,11 @@
 //! token. A token without a scope that names an agent is a legacy agent token of the predecessor, under the rules of a
 //! container's; none is ever signed here.
 
+use crate::town::json::json;
 use crate::town::time::{SECOND, Timestamp};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 use sha2::Sha256;
 
 /// How long a container token lives, in seconds: `protocol.md` 5.2.
@@ -226,7 +227,10 @@ fn signed_claims(token: &str, secret: &str) -> Result<Map<String, Json>, TokenEr
 
 fn object(segment: &str) -> Result<Map<String, Json>, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(segment).map_err(|_| TokenError::Unreadable)?;
-    serde_json::from_slice(&bytes).map_err(|_| TokenError::Unreadable)
+    match std::str::from_utf8(&bytes).ok().and_then(crate::town::json::read) {
+        Some(Json::Object(claims)) => Ok(claims),
+        _ => Err(TokenError::Unreadable),
+    }
 }
 
 /// A `NumericDate`: whole seconds, or a fraction that is cut. Anything else under that key is refused.

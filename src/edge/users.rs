@@ -17,11 +17,12 @@ use super::{
     route::Route,
     serve::{Door, Sent, data},
 };
+use crate::town::json::{self, json};
 use crate::{
     platform::{ids::RandomIds, log, stub},
     town::{command::Actor, id::Ids},
 };
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// Answers the routes under `/api/users/:user`.
 pub async fn answer(door: Door<'_>, admitted: &Admitted, body: &Body) -> Result<Sent, Refusal> {
@@ -166,7 +167,7 @@ struct TownsRig {
 impl TownsRig {
     /// The one of this name in the town's answer.
     fn find(body: &str, name: &str) -> Option<Self> {
-        let listed: Json = serde_json::from_str(body).ok()?;
+        let listed = json::read(body)?;
         let rig =
             listed.get("data")?.as_array()?.iter().find(|r| r.get("name").and_then(Json::as_str) == Some(name))?;
         let text = |key: &str| Some(rig.get(key)?.as_str()?.to_owned());

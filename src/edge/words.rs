@@ -51,8 +51,8 @@ impl Reader {
     /// The message in a text, if it is one.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
-        match serde_json::from_str(text) {
-            Ok(serde_json::Value::Array(words)) => Some(Self(words.into_iter())),
+        match crate::town::json::read(text) {
+            Some(serde_json::Value::Array(words)) => Some(Self(words.into_iter())),
             _ => None,
         }
     }

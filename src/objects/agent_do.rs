@@ -10,6 +10,7 @@ use super::{
     response::{announced, response},
     watch::{refused, ticket},
 };
+use crate::town::json::json;
 use crate::{
     edge::{
         admission::{Hand, Lane},
@@ -29,7 +30,7 @@ use crate::{
     },
     town::{
         command::Actor,
-        error::TownError,
+        error::{Cause, TownError},
         policy::{SNAPSHOT_BYTES, TRANSCRIPT_LIST},
         sql::{SqlError, atomically},
     },
@@ -39,7 +40,6 @@ use crate::{
     },
 };
 use futures_util::{StreamExt, stream};
-use serde_json::json;
 use std::{cell::Cell, panic::RefUnwindSafe, rc::Rc};
 use worker::{DurableObject, Env, Error, Method, Request, Response, Result, State, durable_object};
 
@@ -223,7 +223,7 @@ impl AgentDO {
             Ok(Some(bytes)) => Ok(bytes),
             // Half of one and half of another would be worse than an answer that breaks off.
             Ok(None) => Err(Error::RustError("the snapshot was replaced while it was read".to_owned())),
-            Err(e) => Err(Error::RustError(e.message)),
+            Err(e) => Err(Error::RustError(*e.message)),
         });
         let mut answer = Response::from_stream(parts).map_err(|_| Refusal::internal())?;
         let typed = answer.headers_mut().set("Content-Type", "application/octet-stream");
@@ -303,7 +303,7 @@ impl AgentDO {
     }
 
     fn failed(&self, e: &TownError) -> Refusal {
-        if let TownError::Storage(sql) = e {
+        if let Cause::Storage(sql) = e.cause() {
             log::error("agent.store", &self.state.id().name().unwrap_or_default(), &sql.message);
         }
         Refusal::from(e.clone())

@@ -16,6 +16,7 @@
 //! platform has (`look_around`) and goes on from there.
 
 use super::response::response;
+use crate::town::json::{self, json};
 use crate::{
     container::{self as machine, Act, Event, Machine, Phase},
     edge::{
@@ -40,7 +41,6 @@ use crate::{
         time::{Millis, SECOND, Timestamp},
     },
 };
-use serde_json::{Value as Json, json};
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -86,7 +86,7 @@ impl DurableObject for TownContainerDO {
         let town = state.id().name().unwrap_or_default();
         let known = migrate::migrate_with(&sql, now, machine::MIGRATIONS, &migrate::RECORDED)
             .map_err(|e| e.to_string())
-            .and_then(|()| machine::load(&sql).map_err(|e| e.message));
+            .and_then(|()| machine::load(&sql).map_err(|e| *e.message));
         let known = match known {
             Ok(known) => Some(known.unwrap_or_else(|| (town, Machine::new(now)))),
             Err(why) => {
@@ -301,7 +301,7 @@ impl Room {
         match self.tell_town(What::ContainerNeeded).await? {
             stub::Answered { status: 404, .. } => Some(Event::Town { busy: false, sleep_after: 0 }),
             answered => {
-                let body: Json = serde_json::from_str(&answered.body).ok()?;
+                let body = json::read(&answered.body)?;
                 let said = body.get("data")?;
                 let (busy, sleep_after) = (said.get("busy")?.as_bool()?, said.get("sleepAfterMs")?.as_i64()?);
                 Some(Event::Town { busy, sleep_after })

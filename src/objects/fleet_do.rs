@@ -8,14 +8,14 @@ use crate::{
     edge::fleet::{FleetAnswer, FleetRequest, RigRow, TownRow},
     platform::{clock, log, sql::ObjectSql},
     town::{
-        sql::{Row, Sql, SqlError, Value, atomically, first},
+        sql::{Arg, Columns, Row, Sql, SqlError, atomically, first},
         time::Timestamp,
     },
 };
 use std::panic::RefUnwindSafe;
 use worker::{DurableObject, Env, Request, Response, Result, State, durable_object};
 
-const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../migrations/fleet/0001_registry.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[(1, crate::town::migrate::plain!("../../migrations/fleet/0001_registry.sql"))];
 
 /// The registry's object.
 #[durable_object(fetch)]
@@ -68,7 +68,7 @@ fn migrate(sql: &dyn Sql, now: Timestamp) -> std::result::Result<(), SqlError> {
             sql.script(text)?;
             sql.execute(
                 "INSERT INTO migrations (version, applied_at) VALUES (?1, ?2)",
-                &[Value::Int(*version), now.into()],
+                &[Arg::Int(*version), now.into()],
             )
         })?;
     }
@@ -82,7 +82,7 @@ fn apply(sql: &dyn Sql, now: Timestamp, request: FleetRequest) -> std::result::R
                 "INSERT INTO towns (id, name, owner_user_id, created_at, updated_at)
                  VALUES (?1, ?2, ?3, ?4, ?4)
                  ON CONFLICT (id) DO NOTHING",
-                &[Value::from(&id), Value::from(&name), Value::from(&owner_user_id), now.into()],
+                &[Arg::from(&id), Arg::from(&name), Arg::from(&owner_user_id), now.into()],
             )?;
             town(sql, &id)
         }
@@ -97,7 +97,7 @@ fn apply(sql: &dyn Sql, now: Timestamp, request: FleetRequest) -> std::result::R
                  FROM towns
                  WHERE owner_user_id = ?1
                  ORDER BY seq DESC",
-                &[Value::from(&user_id)],
+                &[Arg::from(&user_id)],
             )?;
             Ok(FleetAnswer::Towns(rows.iter().map(town_row).collect::<std::result::Result<_, _>>()?))
         }
@@ -105,7 +105,7 @@ fn apply(sql: &dyn Sql, now: Timestamp, request: FleetRequest) -> std::result::R
             // Its rigs and its report go with it, by their foreign keys.
             sql.execute(
                 "DELETE FROM towns WHERE id = ?1 AND owner_user_id = ?2",
-                &[Value::from(&id), Value::from(&user_id)],
+                &[Arg::from(&id), Arg::from(&user_id)],
             )?;
             Ok(FleetAnswer::Done)
         }
@@ -119,12 +119,12 @@ fn apply(sql: &dyn Sql, now: Timestamp, request: FleetRequest) -> std::result::R
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)
                  ON CONFLICT (id) DO NOTHING",
                 &[
-                    Value::from(&id),
-                    Value::from(&town_id),
-                    Value::from(&name),
-                    Value::from(&git_url),
-                    Value::from(&default_branch),
-                    Value::from(platform_integration_id),
+                    Arg::from(&id),
+                    Arg::from(&town_id),
+                    Arg::from(&name),
+                    Arg::from(&git_url),
+                    Arg::from(&default_branch),
+                    Arg::from(platform_integration_id.as_deref()),
                     now.into(),
                 ],
             )?;
@@ -139,13 +139,13 @@ fn apply(sql: &dyn Sql, now: Timestamp, request: FleetRequest) -> std::result::R
                  JOIN towns t ON t.id = r.town_id
                  WHERE r.town_id = ?1 AND t.owner_user_id = ?2
                  ORDER BY r.seq DESC",
-                &[Value::from(&town_id), Value::from(&user_id)],
+                &[Arg::from(&town_id), Arg::from(&user_id)],
             )?;
             Ok(FleetAnswer::Rigs(rows.iter().map(rig_row).collect::<std::result::Result<_, _>>()?))
         }
         FleetRequest::RemoveRig { user_id, id } => {
             if matches!(rig_of(sql, &user_id, &id)?, FleetAnswer::Rig(_)) {
-                sql.execute("DELETE FROM rigs WHERE id = ?1", &[Value::from(&id)])?;
+                sql.execute("DELETE FROM rigs WHERE id = ?1", &[Arg::from(&id)])?;
             }
             Ok(FleetAnswer::Done)
         }
@@ -160,8 +160,8 @@ fn apply(sql: &dyn Sql, now: Timestamp, request: FleetRequest) -> std::result::R
                          open_work = excluded.open_work, reported_at = excluded.reported_at
                      WHERE excluded.reported_at >= reports.reported_at",
                     &[
-                        Value::from(&report.town_id),
-                        Value::from(&report.breaker),
+                        Arg::from(&report.town_id),
+                        Arg::from(&report.breaker),
                         report.next_wake.into(),
                         report.open_work.into(),
                         report.at.into(),
@@ -177,7 +177,7 @@ fn town(sql: &dyn Sql, id: &str) -> std::result::Result<FleetAnswer, SqlError> {
     let row = first(
         sql,
         "SELECT id, name, owner_user_id, created_at, updated_at FROM towns WHERE id = ?1",
-        &[Value::from(id)],
+        &[Arg::from(id)],
     )?;
     row.map_or(Ok(FleetAnswer::NoTown), |r| Ok(FleetAnswer::Town(town_row(&r)?)))
 }
@@ -188,7 +188,7 @@ fn rig(sql: &dyn Sql, id: &str) -> std::result::Result<FleetAnswer, SqlError> {
         "SELECT id, town_id, name, git_url, default_branch, platform_integration_id, created_at, updated_at
          FROM rigs
          WHERE id = ?1",
-        &[Value::from(id)],
+        &[Arg::from(id)],
     )?;
     row.map_or(Ok(FleetAnswer::NoRig), |r| Ok(FleetAnswer::Rig(rig_row(&r)?)))
 }
@@ -215,14 +215,16 @@ fn town_row(r: &Row) -> std::result::Result<TownRow, SqlError> {
 }
 
 fn rig_row(r: &Row) -> std::result::Result<RigRow, SqlError> {
-    Ok(RigRow {
-        id: r.text(0)?,
-        town_id: r.text(1)?,
-        name: r.text(2)?,
-        git_url: r.text(3)?,
-        default_branch: r.text(4)?,
-        platform_integration_id: r.opt_text(5)?,
-        created_at: Timestamp(r.int(6)?).to_string(),
-        updated_at: Timestamp(r.int(7)?).to_string(),
-    })
+    let c = Columns::of(r);
+    let read = RigRow {
+        id: c.text(0),
+        town_id: c.text(1),
+        name: c.text(2),
+        git_url: c.text(3),
+        default_branch: c.text(4),
+        platform_integration_id: c.opt_text(5),
+        created_at: c.at(6).to_string(),
+        updated_at: c.at(7).to_string(),
+    };
+    c.done(read)
 }

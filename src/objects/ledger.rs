@@ -1,13 +1,14 @@
 //! What a town has cost since its object was made: calls, rows read and rows written, verb by verb. In memory only:
 //! a ledger that wrote rows would be its own largest entry.
 
+use crate::town::json::json;
 use crate::town::{
     sorted::Sorted,
     sql::{Sql, Usage},
     time::Timestamp,
 };
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use std::cell::RefCell;
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]

@@ -10,6 +10,7 @@
 //! for a look.
 
 use super::town_do::Who;
+use crate::town::json::json;
 use crate::{
     edge::{
         fleet::FleetRequest,
@@ -32,7 +33,6 @@ use crate::{
 };
 use futures_util::future::{LocalBoxFuture, join_all};
 use serde_json::Value as Json;
-use serde_json::json;
 use std::{
     cell::{Cell, OnceCell},
     rc::Rc,

@@ -22,6 +22,7 @@ use super::{
     town_loop::Turns,
     watch::{Shown, with_alarm},
 };
+use crate::town::json::json;
 use crate::{
     edge::{
         admission::{Full, Hand, Lane},
@@ -41,7 +42,7 @@ use crate::{
         container::Outfit,
         departed,
         effect::{Effect, Outcome},
-        error::TownError,
+        error::{Cause, TownError},
         id::RigId,
         migrate,
         pulse::Pulses,
@@ -52,7 +53,7 @@ use crate::{
     },
 };
 use futures_util::future::{join, join_all, select};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use std::{
     cell::{Cell, OnceCell},
     panic::RefUnwindSafe,
@@ -386,7 +387,7 @@ impl TownDO {
     }
 
     pub(super) fn failure(&self, verb: &str, e: TownError) -> Answer {
-        if matches!(e, TownError::Storage(_)) {
+        if e.is_storage() {
             log::error(&format!("town.{verb}"), &self.town_id(), &words(&e));
         }
         Refusal::from(e).answer()
@@ -463,8 +464,8 @@ impl TownDO {
 
 /// An error's own words, SQLite's included: for the log.
 fn words(e: &TownError) -> String {
-    match e {
-        TownError::Storage(sql) => format!("storage: {}", sql.message),
+    match e.cause() {
+        Cause::Storage(sql) => format!("storage: {}", sql.message),
         other => other.to_string(),
     }
 }

@@ -5,6 +5,7 @@
 //! While nobody watches, all this costs the question whether somebody does.
 
 use super::{response::response, town_do::TownDO};
+use crate::town::json::json;
 use crate::{
     edge::envelope::Refusal,
     platform::{alarm, sockets},
@@ -16,7 +17,7 @@ use crate::{
         time::Timestamp,
     },
 };
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use std::cell::{Cell, RefCell};
 use worker::{Request, Response, Result, State};
 
@@ -33,7 +34,7 @@ pub struct Shown {
 pub fn refused(state: &State, ticket: &str) -> Option<Refusal> {
     if sockets::open(state) >= SOCKETS_MAX {
         let text = format!("There are {SOCKETS_MAX} sockets open already: close one, or come back later");
-        return Some(Refusal { retry_after: Some(SOCKETS_RETRY), ..Refusal::new(429, "too_many_sockets", text) });
+        return Some(Refusal::new(429, "too_many_sockets", text).after(SOCKETS_RETRY));
     }
     sockets::holds(state, ticket)
         .then(|| Refusal::unauthorized("ticket_used", "This ticket holds an open socket: ask for another ticket"))

@@ -7,6 +7,7 @@ use super::{
     http::{self, Outgoing, Via},
     settings::Settings,
 };
+use crate::town::json::{self, json};
 use crate::town::{
     effect::{Answer, Health, StartRequest, Tell},
     id::{AgentId, AttemptId},
@@ -15,7 +16,7 @@ use crate::town::{
 };
 use futures_util::future::LocalBoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use std::{collections::BTreeMap, fmt::Write as _};
 use worker::{Env, Request, Response, Result};
 
@@ -238,7 +239,7 @@ pub fn health(answer: &Answer) -> Result<Health, String> {
     match answer {
         Answer::Http { status: 200..=299, body, .. } => {
             // A body that cannot be read is still an answer of a container.
-            let body: Json = serde_json::from_str(body).unwrap_or(Json::Null);
+            let body = json::read(body).unwrap_or(Json::Null);
             let text = |key: &str| body.get(key).and_then(Json::as_str).filter(|t| !t.is_empty()).map(str::to_owned);
             let features = body.get("features").and_then(Json::as_array);
             Ok(Health {

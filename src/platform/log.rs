@@ -1,6 +1,6 @@
 //! One JSON line per thing that went wrong. Secrets, bodies and tokens never get here: callers pass texts they wrote.
 
-use serde_json::json;
+use crate::town::json::json;
 
 /// Logs an error: where, which town (may be empty), what.
 pub fn error(at: &str, town: &str, message: &str) {

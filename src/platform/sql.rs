@@ -5,7 +5,7 @@
 //! returns, always, which is also what makes `RETURNING` finish and the row counts final.
 
 use super::panic_probe;
-use crate::town::sql::{Row, Sql, SqlError, Undo, Usage, Value};
+use crate::town::sql::{Arg, Row, Sql, SqlError, Undo, Usage, Value};
 use std::{cell::Cell, panic::AssertUnwindSafe};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use worker::{SqlStorage, SqlStorageValue, Storage};
@@ -40,7 +40,7 @@ impl ObjectSql {
     }
 
     /// Runs `text` and drains it: its rows, and how many rows it wrote.
-    fn run(&self, text: &str, args: &[Value]) -> Result<(Vec<Row>, u64), SqlError> {
+    fn run(&self, text: &str, args: &[Arg<'_>]) -> Result<(Vec<Row>, u64), SqlError> {
         let bound = args.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let cursor = self.sql.exec(text, bound).map_err(|e| sql_error(&e))?;
         let mut rows = Vec::new();
@@ -50,7 +50,7 @@ impl ObjectSql {
             rows.push(Row(row.into_iter().map(read).collect::<Result<Vec<_>, _>>()?));
         }
         for arg in args {
-            if let Value::Text(text) = arg {
+            if let Arg::Text(text) = arg {
                 panic_probe::at("row", text);
             }
         }
@@ -67,11 +67,11 @@ impl ObjectSql {
 }
 
 impl Sql for ObjectSql {
-    fn query(&self, sql: &'static str, args: &[Value]) -> Result<Vec<Row>, SqlError> {
+    fn query(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, SqlError> {
         self.run(sql, args).map(|(rows, _)| rows)
     }
 
-    fn execute(&self, sql: &'static str, args: &[Value]) -> Result<u64, SqlError> {
+    fn execute(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, SqlError> {
         self.run(sql, args).map(|(_, written)| written)
     }
 
@@ -104,13 +104,13 @@ impl Sql for ObjectSql {
     }
 }
 
-fn bind(value: &Value) -> Result<SqlStorageValue, SqlError> {
+fn bind(value: &Arg<'_>) -> Result<SqlStorageValue, SqlError> {
     match value {
-        Value::Null => Ok(SqlStorageValue::Null),
-        Value::Int(n) if (-MAX_SAFE..=MAX_SAFE).contains(n) => Ok(SqlStorageValue::Integer(*n)),
-        Value::Int(_) => Err(SqlError::new("a number to be bound is beyond 2^53")),
-        Value::Text(text) => Ok(SqlStorageValue::String(text.clone())),
-        Value::Blob(bytes) => Ok(SqlStorageValue::Blob(bytes.clone())),
+        Arg::Null => Ok(SqlStorageValue::Null),
+        Arg::Int(n) if (-MAX_SAFE..=MAX_SAFE).contains(n) => Ok(SqlStorageValue::Integer(*n)),
+        Arg::Int(_) => Err(SqlError::new("a number to be bound is beyond 2^53")),
+        Arg::Text(text) => Ok(SqlStorageValue::String((*text).to_owned())),
+        Arg::Blob(bytes) => Ok(SqlStorageValue::Blob(bytes.to_vec())),
     }
 }
 

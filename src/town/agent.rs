@@ -8,13 +8,14 @@ use super::departed;
 use super::error::TownError;
 use super::event::{self, Happening};
 use super::id::{AgentId, BeadId, RigId};
+use super::json::{self, json};
 use super::policy::POLECAT_NAMES;
-use super::sql::{Row, Sql, SqlError, Value, each, first};
+use super::sql::{Columns, Row, Sql, SqlError, each, first};
 use super::state;
 use super::time::Timestamp;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// What an agent is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,23 +139,25 @@ macro_rules! agent_columns {
 }
 
 fn read(r: &Row) -> Result<Agent, SqlError> {
-    Ok(Agent {
-        id: AgentId(r.text(0)?),
-        rig_id: r.opt_text(1)?.map(RigId),
-        role: Role::parse(&r.text(2)?).ok_or_else(|| SqlError::new("unknown role"))?,
-        name: r.text(3)?,
-        identity: r.text(4)?,
-        status: AgentStatus::parse(&r.text(5)?).ok_or_else(|| SqlError::new("unknown agent status"))?,
-        hook: r.opt_text(6)?.map(BeadId),
-        dispatch_attempts: r.count(7)?,
-        failure_streak: r.count(8)?,
-        next_dispatch_at: r.opt_int(9)?.map(Timestamp),
-        last_activity_at: Some(r.int(10)?).filter(|t| *t > 0).map(Timestamp),
-        checkpoint: r.opt_text(11)?.and_then(|t| serde_json::from_str(&t).ok()),
-        status_message: r.opt_text(12)?,
-        status_updated_at: r.opt_int(13)?.map(Timestamp),
-        created_at: Timestamp(r.int(14)?),
-    })
+    let c = Columns::of(r);
+    let read = Agent {
+        id: AgentId(c.text(0)),
+        rig_id: c.opt_text(1).map(RigId),
+        role: c.word(2, Role::parse, Role::Polecat),
+        name: c.text(3),
+        identity: c.text(4),
+        status: c.word(5, AgentStatus::parse, AgentStatus::Idle),
+        hook: c.opt_text(6).map(BeadId),
+        dispatch_attempts: c.count(7),
+        failure_streak: c.count(8),
+        next_dispatch_at: c.opt_at(9),
+        last_activity_at: Some(c.int(10)).filter(|t| *t > 0).map(Timestamp),
+        checkpoint: c.opt_text(11).and_then(|t| json::read(&t)),
+        status_message: c.opt_text(12),
+        status_updated_at: c.opt_at(13),
+        created_at: c.at(14),
+    };
+    c.done(read)
 }
 
 /// The agent, if there is one.
@@ -212,8 +215,8 @@ pub fn create(sql: &dyn Sql, ctx: &Ctx<'_>, new: NewAgent<'_>) -> Result<Agent, 
             state::next_seq(sql)?.into(),
             new.rig_id.into(),
             new.role.as_str().into(),
-            new.name.into(),
-            new.identity.into(),
+            (&new.name).into(),
+            (&new.identity).into(),
             ctx.now.into(),
         ],
     )?;
@@ -359,10 +362,10 @@ pub fn set_streak(
 
 /// Stores a checkpoint; JSON `null` clears it.
 pub fn checkpoint(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, data: &Json) -> Result<(), TownError> {
-    let stored = if data.is_null() { Value::Null } else { data.to_string().into() };
+    let stored = (!data.is_null()).then(|| data.to_string());
     sql.execute(
         "UPDATE agents SET checkpoint = ?2, last_activity_at = ?3 WHERE agent_id = ?1",
-        &[agent.into(), stored, ctx.now.into()],
+        &[agent.into(), stored.as_ref().into(), ctx.now.into()],
     )?;
     Ok(())
 }

@@ -6,13 +6,14 @@
 use super::Ctx;
 use super::command::{Actor, Page};
 use super::error::TownError;
+use super::json::{self, json};
 use super::policy::{AUDIT_RETENTION, AUDIT_VALUE_BYTES, LIST_DEFAULT, LIST_MAX, REASON_BYTES, RULE_ROWS};
-use super::sql::{Row, Sql, SqlError, Value, each, first};
+use super::sql::{Arg, Columns, Row, Sql, SqlError, each, first};
 use super::state;
 use super::text;
 use super::time::Timestamp;
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// One change by hand, as on the wire (`api.md`).
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -46,15 +47,15 @@ pub fn record(
            (audit_id, seq, at, actor, action, subject, reason, before, after)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         &[
-            ctx.ids.uuid().into(),
+            (&ctx.ids.uuid()).into(),
             state::next_seq(sql)?.into(),
             ctx.now.into(),
-            actor.label().into(),
+            (&actor.label()).into(),
             action.into(),
             subject.into(),
             text::cut(reason, REASON_BYTES).into(),
-            before.map(capped).into(),
-            after.map(capped).into(),
+            before.map(capped).as_deref().into(),
+            after.map(capped).as_deref().into(),
         ],
     )?;
     Ok(())
@@ -88,17 +89,19 @@ pub fn list(sql: &dyn Sql, page: &Page) -> Result<Json, TownError> {
 }
 
 fn read(r: &Row) -> Result<Entry, SqlError> {
-    let value = |i| Ok::<_, SqlError>(r.opt_text(i)?.and_then(|t| serde_json::from_str(&t).ok()));
-    Ok(Entry {
-        id: r.text(0)?,
-        at: Timestamp(r.int(1)?),
-        actor: r.text(2)?,
-        action: r.text(3)?,
-        subject: r.text(4)?,
-        reason: r.text(5)?,
-        before: value(6)?,
-        after: value(7)?,
-    })
+    let c = Columns::of(r);
+    let value = |i| c.opt_text(i).and_then(|t| json::read(&t));
+    let read = Entry {
+        id: c.text(0),
+        at: c.at(1),
+        actor: c.text(2),
+        action: c.text(3),
+        subject: c.text(4),
+        reason: c.text(5),
+        before: value(6),
+        after: value(7),
+    };
+    c.done(read)
 }
 
 /// Drops what is past retention, oldest first, at most [`RULE_ROWS`] rows. Arms nothing: it rides along.
@@ -146,17 +149,17 @@ pub fn window(sql: &dyn Sql, page: &Page, seq_of: &'static str) -> Result<Window
 impl Window {
     /// The `seq` that the list stays below.
     #[must_use]
-    pub fn before(&self) -> Value {
+    pub fn before(&self) -> Arg<'_> {
         self.before.into()
     }
     /// How many rows to read: one more than asked for, to see whether there is a next page.
     #[must_use]
-    pub fn limit(&self) -> Value {
+    pub fn limit(&self) -> Arg<'_> {
         (self.limit + 1).into()
     }
     /// [`Self::before`] as `?1` and [`Self::limit`] as `?2`.
     #[must_use]
-    pub fn args(&self) -> [Value; 2] {
+    pub fn args(&self) -> [Arg<'_>; 2] {
         [self.before(), self.limit()]
     }
     /// The page itself, and the id to pass as `before` for the next one if there is one.

@@ -11,13 +11,14 @@ use super::effect::DataPoint;
 use super::error::TownError;
 use super::event::{self, Happening};
 use super::id::{AgentId, BeadId, RigId};
+use super::json::{self, json};
 use super::molecule;
-use super::sql::{Columns, Row, Sql, SqlError, Value, first};
+use super::sql::{Arg, Columns, Row, Sql, SqlError, first};
 use super::state;
 use super::time::Timestamp;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// The status of a bead (`domain.md` 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -151,7 +152,7 @@ pub mod label {
 }
 
 /// Why a bead failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FailureReason {
     /// The code of the attempt that failed it, or `review.exhausted`, `cancelled`, ….
     pub code: String,
@@ -159,6 +160,15 @@ pub struct FailureReason {
     pub message: String,
     /// `dispatch`, `review`, `convoy` or the actor.
     pub source: String,
+}
+
+impl FailureReason {
+    /// What was written of one.
+    fn read(text: &str) -> Option<Self> {
+        let said = json::read(text)?;
+        let field = |key: &str| said.get(key)?.as_str().map(str::to_owned);
+        Some(Self { code: field("code")?, message: field("message")?, source: field("source")? })
+    }
 }
 
 /// One bead.
@@ -280,8 +290,8 @@ pub fn read(r: &Row) -> Result<Bead, SqlError> {
         parent: c.opt_text(7).map(BeadId),
         assignee: c.opt_text(8).map(AgentId),
         priority: c.word(9, Priority::parse, Priority::Medium),
-        labels: serde_json::from_str(&c.text(10)).unwrap_or_default(),
-        metadata: serde_json::from_str(&c.text(11)).unwrap_or_else(|_| json!({})),
+        labels: json::texts(&c.text(10)).unwrap_or_default(),
+        metadata: json::read(&c.text(11)).unwrap_or_else(|| json!({})),
         held: c.flag(12),
         staged: c.flag(13),
         triage_request: c.flag(14),
@@ -295,7 +305,7 @@ pub fn read(r: &Row) -> Result<Bead, SqlError> {
         review_not_before: c.opt_at(22),
         probes: c.count(23),
         agent_redrives: c.count(24),
-        failure_reason: c.opt_text(25).and_then(|t| serde_json::from_str(&t).ok()),
+        failure_reason: c.opt_text(25).and_then(|t| FailureReason::read(&t)),
         created_by: c.opt_text(26),
         created_at: c.at(27),
         updated_at: c.at(28),
@@ -346,16 +356,16 @@ pub fn create(sql: &dyn Sql, ctx: &Ctx<'_>, draft: Draft) -> Result<Bead, TownEr
             seq.into(),
             draft.kind.as_str().into(),
             (&draft.title).into(),
-            Value::from(draft.body.as_ref()),
+            Arg::from(draft.body.as_ref()),
             draft.rig_id.as_ref().into(),
             draft.parent.as_ref().into(),
             draft.priority.as_str().into(),
             rank.into(),
-            json!(draft.labels).to_string().into(),
-            draft.metadata.to_string().into(),
+            (&json!(draft.labels).to_string()).into(),
+            (&draft.metadata.to_string()).into(),
             draft.labels.iter().any(|l| l == label::HELD).into(),
             draft.labels.iter().any(|l| l == label::TRIAGE_REQUEST).into(),
-            Value::from(draft.created_by.as_ref()),
+            Arg::from(draft.created_by.as_ref()),
             ctx.now.into(),
         ],
     )?;
@@ -431,7 +441,7 @@ pub fn transition(
             to.as_str().into(),
             ctx.now.into(),
             closed_at.into(),
-            Value::from(failure),
+            Arg::from(failure.as_deref()),
         ],
     )?;
     if changed == 0 {

@@ -9,12 +9,13 @@ use super::dispatch::breaker::{
 use super::effect::DataPoint;
 use super::error::TownError;
 use super::id::{AttemptId, BeadId, RigId};
+use super::json::{self, json};
 use super::notify::{self, Notice, NoticeKind};
 use super::sorted::Sorted;
-use super::sql::{Columns, Row, Sql, SqlError, Value, each, first};
+use super::sql::{Arg, Columns, Row, Sql, SqlError, each, first};
 use super::state::State;
 use super::time::{Millis, Timestamp, in_words};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// What a breaker stands over.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +43,11 @@ impl Scope {
             _ => text.strip_prefix("rig:").filter(|id| !id.is_empty()).map(|id| Self::Rig(RigId::from(id))),
         }
     }
+}
+
+/// The moments of a list that a text holds.
+fn moments(text: &str) -> Option<Vec<Timestamp>> {
+    json::read(text)?.as_array()?.iter().map(|at| at.as_i64().map(Timestamp)).collect()
 }
 
 fn read(r: &Row) -> Result<(Scope, Breaker), SqlError> {
@@ -84,11 +90,7 @@ fn read(r: &Row) -> Result<(Scope, Breaker), SqlError> {
         health_until: c.opt_at(19),
         trials: c.count(20),
         forwarded: c.flag(21),
-        forwards: serde_json::from_str::<Vec<i64>>(&c.text(22))
-            .unwrap_or_default()
-            .into_iter()
-            .map(Timestamp)
-            .collect(),
+        forwards: moments(&c.text(22)).unwrap_or_default(),
         asked_at: c.opt_at(23),
         closed_at: c.opt_at(24),
         override_,
@@ -112,7 +114,7 @@ macro_rules! columns {
 
 /// The breaker of a scope; a closed one if it has no row yet.
 pub fn load(sql: &dyn Sql, scope: &Scope) -> Result<Breaker, TownError> {
-    let row = first(sql, columns!("WHERE scope = ?1"), &[scope.text().into()])?;
+    let row = first(sql, columns!("WHERE scope = ?1"), &[(&scope.text()).into()])?;
     Ok(row.as_ref().map(read).transpose()?.map_or_else(Breaker::default, |(_, b)| b))
 }
 
@@ -134,13 +136,13 @@ fn save(sql: &dyn Sql, scope: &Scope, b: &Breaker) -> Result<(), TownError> {
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
                  ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
         &[
-            scope.text().into(),
+            (&scope.text()).into(),
             b.state.as_str().into(),
             b.generation.into(),
             b.opened_at.into(),
-            Value::from(b.cause.as_ref().map(|c| c.code.as_str())),
-            Value::from(b.cause.as_ref().map(|c| c.text.as_str())),
-            Value::from(b.blamed_role.as_ref()),
+            Arg::from(b.cause.as_ref().map(|c| c.code.as_str())),
+            Arg::from(b.cause.as_ref().map(|c| c.text.as_str())),
+            Arg::from(b.blamed_role.as_ref()),
             b.blamed_rig.as_ref().into(),
             b.trial_ms.into(),
             b.told.into(),
@@ -156,12 +158,12 @@ fn save(sql: &dyn Sql, scope: &Scope, b: &Breaker) -> Result<(), TownError> {
             b.health_until.into(),
             b.trials.into(),
             b.forwarded.into(),
-            json!(forwards).to_string().into(),
+            (&json!(forwards).to_string()).into(),
             b.asked_at.into(),
             b.closed_at.into(),
-            Value::from(over.map(|o| o.mode.as_str())),
-            Value::from(over.map(|o| o.actor.as_str())),
-            Value::from(over.map(|o| o.reason.as_str())),
+            Arg::from(over.map(|o| o.mode.as_str())),
+            Arg::from(over.map(|o| o.actor.as_str())),
+            Arg::from(over.map(|o| o.reason.as_str())),
             over.map(|o| o.until).into(),
             b.settled.into(),
         ],
@@ -358,7 +360,7 @@ fn counted(sql: &dyn Sql, scope: &Scope, after: Timestamp, limit: u32) -> Result
          WHERE counts_in = ?1 AND finished_at > ?2
          ORDER BY finished_at DESC
          LIMIT ?3",
-        &[scope.text().into(), after.into(), limit.into()],
+        &[(&scope.text()).into(), after.into(), limit.into()],
     )?;
     let read = |r: &Row| -> Result<Counted, SqlError> {
         Ok(Counted {
@@ -489,7 +491,7 @@ pub fn judge(sql: &dyn Sql, ctx: &Ctx<'_>, state: &State, config: &Config, scope
             apply(sql, ctx, state, config, &rig, event)?;
             sql.execute(
                 "UPDATE attempts SET counts_in = ?2 WHERE counts_in = 'town' AND finished_at > ?1",
-                &[since.into(), rig.text().into()],
+                &[since.into(), (&rig.text()).into()],
             )?;
             return Ok(());
         }

@@ -355,7 +355,7 @@ impl Config {
             "INSERT INTO config (id, json)
              VALUES (1, ?1)
              ON CONFLICT (id) DO UPDATE SET json = excluded.json",
-            &[self.raw.to_string().into()],
+            &[(&self.raw.to_string()).into()],
         )?;
         Ok(())
     }

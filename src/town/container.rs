@@ -13,13 +13,14 @@ use super::dispatch::instance;
 use super::effect::{Answer, DataPoint, Effect, Tell};
 use super::error::TownError;
 use super::id::{AgentId, RigId};
+use super::json::json;
 use super::policy::{CONTAINER_SLEEP_AFTER, TELL_RETRY, TOKEN_PUSH_AFTER};
 use super::rig;
 use super::sql::{Sql, any};
 use super::state::State;
 use super::text;
 use super::time::{MINUTE, Millis, Timestamp};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
 /// What a container is given with its start: secrets among it, so it is made for one call and stored nowhere.
@@ -179,7 +180,7 @@ pub fn git_token(sql: &dyn Sql, id: &RigId) -> Result<Json, TownError> {
         let own = auth.gitlab_instance_url.as_deref().is_some_and(|instance| self::host(instance) == host);
         if own || host.contains("gitlab") { auth.gitlab_token } else { auth.github_token }
     };
-    let token = token.ok_or_else(|| TownError::NotFound("No git token available for this rig".to_owned()))?;
+    let token = token.ok_or_else(|| TownError::not_found("No git token available for this rig"))?;
     Ok(json!({"token": token}))
 }
 

@@ -20,15 +20,16 @@ use super::error::TownError;
 use super::event::{self, Happening};
 use super::frame;
 use super::id::{BeadId, RigId};
+use super::json::json;
 use super::mail;
 use super::policy::{BRANCH_SLUG_BYTES, LIST_MAX, TITLE_BYTES};
 use super::review;
 use super::rig::Rig;
-use super::sql::{Row, Sql, SqlError, first};
+use super::sql::{Columns, Row, Sql, first};
 use super::state::{self, State};
 use super::text;
 use super::time::Timestamp;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// How the tasks of a convoy get into the default branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,20 +83,22 @@ pub struct Convoy {
 impl Convoy {
     fn read(sql: &dyn Sql, r: &Row) -> Result<Option<Self>, TownError> {
         let Some(bead) = bead::find(sql, &BeadId(r.text(0)?))? else { return Ok(None) };
-        Ok(Some(Self {
+        let c = Columns::of(r);
+        let read = Self {
             bead,
-            rig_id: r.opt_text(1)?.map(RigId),
-            merge_mode: MergeMode::parse(&r.text(2)?).map_err(|_| SqlError::new("unknown merge mode"))?,
-            feature_branch: r.opt_text(3)?,
-            staged: r.flag(4)?,
-            total: r.count(5)?,
-            closed: r.count(6)?,
-            failed: r.count(7)?,
-            has_work: r.flag(8)?,
-            landing_mr: r.opt_text(9)?.map(BeadId),
-            landing_failures: r.count(10)?,
-            land_at: r.opt_int(11)?.map(Timestamp),
-        }))
+            rig_id: c.opt_text(1).map(RigId),
+            merge_mode: c.word(2, |word| MergeMode::parse(word).ok(), MergeMode::ReviewAndMerge),
+            feature_branch: c.opt_text(3),
+            staged: c.flag(4),
+            total: c.count(5),
+            closed: c.count(6),
+            failed: c.count(7),
+            has_work: c.flag(8),
+            landing_mr: c.opt_text(9).map(BeadId),
+            landing_failures: c.count(10),
+            land_at: c.opt_at(11),
+        };
+        Ok(Some(c.done(read)?))
     }
 
     /// The branch that its tasks merge into, while it is open and lands as a whole.

@@ -4,8 +4,8 @@ use super::bead;
 use super::error::TownError;
 use super::id::BeadId;
 use super::policy::CYCLE_SHOWN;
+use super::sorted::Sorted;
 use super::sql::{Sql, each, first};
-use std::collections::{BTreeSet, VecDeque};
 
 /// What an edge means. The same two beads may hold more than one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,14 +87,16 @@ pub fn told(mut path: Vec<String>) -> String {
 
 /// The path of a cycle that `bead` waiting for `blockers` would close, if there is one.
 fn cycle(sql: &dyn Sql, bead: &BeadId, blockers: &[BeadId]) -> Result<Option<Vec<BeadId>>, TownError> {
-    let mut seen = BTreeSet::new();
-    let mut queue: VecDeque<Vec<BeadId>> = blockers.iter().map(|b| vec![bead.clone(), b.clone()]).collect();
-    while let Some(path) = queue.pop_front() {
+    let mut seen = Sorted::new();
+    let mut queue: Vec<Vec<BeadId>> = blockers.iter().map(|b| vec![bead.clone(), b.clone()]).collect();
+    let mut at = 0;
+    while let Some(path) = queue.get_mut(at).map(std::mem::take) {
+        at += 1;
         let Some(last) = path.last() else { continue };
         if last == bead {
             return Ok(Some(path));
         }
-        if !seen.insert(last.clone()) {
+        if !seen.add(last.clone()) {
             continue;
         }
         if seen.len() > WALK_LIMIT {
@@ -106,7 +108,7 @@ fn cycle(sql: &dyn Sql, bead: &BeadId, blockers: &[BeadId]) -> Result<Option<Vec
         for next in self::blockers(sql, last)? {
             let mut longer = path.clone();
             longer.push(next);
-            queue.push_back(longer);
+            queue.push(longer);
         }
     }
     Ok(None)

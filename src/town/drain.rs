@@ -9,12 +9,13 @@ use super::dispatch::instance;
 use super::effect::Effect;
 use super::error::TownError;
 use super::id::AgentId;
+use super::json::json;
 use super::policy::{BODY_BYTES, DRAIN_LIMIT, DRAIN_LOOK_EVERY};
 use super::sql::Sql;
 use super::state::State;
 use super::text;
 use super::time::Timestamp;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// `POST container-eviction`: the gate holds, heartbeat deadlines are suspended. Repeating it keeps the nonce.
 pub fn begin(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
@@ -32,7 +33,7 @@ pub fn begin(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Json, TownError> {
 /// `POST container-ready`: the current nonce ends the drain. Without a drain there is nothing to clear, which is fine.
 pub fn ready(sql: &dyn Sql, ctx: &Ctx<'_>, nonce: &str) -> Result<Json, TownError> {
     if nonce.is_empty() {
-        return Err(TownError::Malformed("Missing required field: nonce".to_owned()));
+        return Err(TownError::malformed("Missing required field: nonce"));
     }
     let mut state = State::load(sql)?;
     if !state.draining(ctx.now) {
@@ -147,7 +148,7 @@ pub fn saved(
     }
     sql.execute(
         "UPDATE beads SET body = ?2, metadata = ?3, updated_at = ?4 WHERE bead_id = ?1",
-        &[hook.into(), format!("{kept}{note}").into(), metadata.to_string().into(), ctx.now.into()],
+        &[hook.into(), (&format!("{kept}{note}")).into(), (&metadata.to_string()).into(), ctx.now.into()],
     )?;
     Ok(())
 }

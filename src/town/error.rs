@@ -3,10 +3,17 @@
 
 use super::sql::SqlError;
 use super::time::Millis;
+use std::fmt;
 
 /// Why a command was refused. A refused command changed nothing.
+///
+/// One word wide: two thousand `?` hand it on, and each would move its texts (docs/decisions/013-size.md).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TownError(Box<Cause>);
+
+/// What kind of thing went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TownError {
+pub enum Cause {
     /// 400: the request is malformed.
     #[error("{0}")]
     Malformed(String),
@@ -49,59 +56,110 @@ pub enum TownError {
 }
 
 impl TownError {
-    /// A 422 that names its field.
-    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Invalid { field: field.into(), message: message.into() }
+    /// A 400.
+    #[inline(never)]
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Cause::Malformed(message.into()).into()
     }
-    /// A 409 that names the state.
-    pub fn conflict(state: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Conflict { state: state.into(), message: message.into() }
+    /// A 403.
+    #[inline(never)]
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Cause::Forbidden(message.into()).into()
+    }
+    /// A 404.
+    #[inline(never)]
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Cause::NotFound(message.into()).into()
     }
     /// A 404 in the predecessor's words: `Bead not found`.
     #[must_use]
     pub fn missing(noun: &str) -> Self {
-        Self::NotFound(format!("{noun} not found"))
+        Self::not_found(format!("{noun} not found"))
+    }
+    /// A 409 that names the state.
+    #[inline(never)]
+    pub fn conflict(state: &str, message: impl Into<String>) -> Self {
+        Cause::Conflict { state: state.to_owned(), message: message.into() }.into()
+    }
+    /// A 413.
+    #[inline(never)]
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Cause::TooLarge(message.into()).into()
+    }
+    /// A 422 that names its field.
+    #[inline(never)]
+    pub fn invalid(field: &str, message: impl Into<String>) -> Self {
+        Cause::Invalid { field: field.to_owned(), message: message.into() }.into()
+    }
+    /// What kind of thing went wrong.
+    #[must_use]
+    pub fn cause(&self) -> &Cause {
+        &self.0
+    }
+    /// True if the database failed.
+    #[must_use]
+    pub fn is_storage(&self) -> bool {
+        matches!(self.cause(), Cause::Storage(_))
+    }
+    /// The same, taken out.
+    #[must_use]
+    pub fn into_cause(self) -> Cause {
+        *self.0
     }
     /// In the words of the mayor base: there a rig that is not the town's is 403 (`protocol.md` 3.4).
     #[must_use]
     pub fn to_the_mayor(self) -> Self {
-        match self {
-            Self::NotFound(text) if text == "Rig not found" => Self::Forbidden("Rig not found in this town".to_owned()),
-            other => other,
+        match self.cause() {
+            Cause::NotFound(text) if text == "Rig not found" => Self::forbidden("Rig not found in this town"),
+            _ => self,
         }
     }
     /// The HTTP status of this error.
     #[must_use]
-    pub const fn status(&self) -> u16 {
-        match self {
-            Self::Malformed(_) => 400,
-            Self::Forbidden(_) => 403,
-            Self::NotFound(_) => 404,
-            Self::Conflict { .. } => 409,
-            Self::TooLarge(_) => 413,
-            Self::Invalid { .. } => 422,
-            Self::TooOften { .. } => 429,
-            Self::Storage(_) => 500,
+    pub fn status(&self) -> u16 {
+        match self.cause() {
+            Cause::Malformed(_) => 400,
+            Cause::Forbidden(_) => 403,
+            Cause::NotFound(_) => 404,
+            Cause::Conflict { .. } => 409,
+            Cause::TooLarge(_) => 413,
+            Cause::Invalid { .. } => 422,
+            Cause::TooOften { .. } => 429,
+            Cause::Storage(_) => 500,
         }
     }
     /// The `code` of the error envelope.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Malformed(_) => "malformed",
-            Self::Forbidden(_) => "forbidden",
-            Self::NotFound(_) => "not_found",
-            Self::Conflict { .. } => "conflict",
-            Self::TooLarge(_) => "too_large",
-            Self::Invalid { .. } => "invalid",
-            Self::TooOften { .. } => "too_often",
-            Self::Storage(_) => "internal",
+    pub fn code(&self) -> &'static str {
+        match self.cause() {
+            Cause::Malformed(_) => "malformed",
+            Cause::Forbidden(_) => "forbidden",
+            Cause::NotFound(_) => "not_found",
+            Cause::Conflict { .. } => "conflict",
+            Cause::TooLarge(_) => "too_large",
+            Cause::Invalid { .. } => "invalid",
+            Cause::TooOften { .. } => "too_often",
+            Cause::Storage(_) => "internal",
         }
     }
 }
 
+impl fmt::Display for TownError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+impl std::error::Error for TownError {}
+
+impl From<Cause> for TownError {
+    fn from(cause: Cause) -> Self {
+        Self(Box::new(cause))
+    }
+}
 impl From<SqlError> for TownError {
+    #[cold]
+    #[inline(never)]
     fn from(e: SqlError) -> Self {
-        Self::Storage(e)
+        Cause::Storage(e).into()
     }
 }

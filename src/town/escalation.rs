@@ -10,17 +10,18 @@ use super::effect::DataPoint;
 use super::error::TownError;
 use super::event::{self, Happening};
 use super::id::{AgentId, BeadId, RigId};
+use super::json::json;
 use super::mail;
 use super::policy::{
     BODY_BYTES, ESCALATE_EVERY, ESCALATE_TIMES, ESCALATIONS_SHOWN, EXCERPT_CHARS, MESSAGE_BYTES, METADATA_BYTES,
     RULE_ROWS,
 };
-use super::sql::{Row, Sql, SqlError, Value, each, first};
+use super::sql::{Arg, Columns, Row, Sql, SqlError, each, first};
 use super::state::{self, State};
 use super::text;
 use super::time::Timestamp;
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// What is to be raised.
 #[derive(Clone, Debug)]
@@ -66,24 +67,26 @@ struct Escalation {
 }
 
 fn read(r: &Row) -> Result<Escalation, SqlError> {
-    let acknowledged_at = r.opt_int(8)?.map(Timestamp);
-    Ok(Escalation {
-        id: r.text(0)?,
-        source_rig_id: r.text(1)?,
-        source_agent_id: r.opt_text(2)?,
-        severity: r.text(3)?,
-        category: r.opt_text(4)?,
-        message: r.text(5)?,
+    let c = Columns::of(r);
+    let acknowledged_at = c.opt_at(8);
+    let read = Escalation {
+        id: c.text(0),
+        source_rig_id: c.text(1),
+        source_agent_id: c.opt_text(2),
+        severity: c.text(3),
+        category: c.opt_text(4),
+        message: c.text(5),
         acknowledged: u8::from(acknowledged_at.is_some()),
-        re_escalation_count: r.count(6)?,
-        created_at: Timestamp(r.int(7)?),
+        re_escalation_count: c.count(6),
+        created_at: c.at(7),
         acknowledged_at,
-        bead_id: r.text(0)?,
+        bead_id: c.text(0),
         kind: Kind::Escalation.as_str(),
-        title: r.text(9)?,
-        status: r.text(10)?,
-        priority: r.text(11)?,
-    })
+        title: c.text(9),
+        status: c.text(10),
+        priority: c.text(11),
+    };
+    c.done(read)
 }
 
 /// Column list of every `SELECT` that [`read`] decodes. A macro, because statement text is constant.
@@ -135,7 +138,7 @@ pub fn raise(sql: &dyn Sql, ctx: &Ctx<'_>, raise: Raise<'_>) -> Result<Json, Tow
             raise.rig_id.map_or("", RigId::as_str).into(),
             raise.agent.into(),
             severity.into(),
-            Value::from(raise.category),
+            Arg::from(raise.category),
             raise.message.into(),
             raise.by_notification.into(),
             ctx.now.into(),
@@ -211,7 +214,7 @@ fn answer(sql: &dyn Sql, id: &BeadId) -> Result<Json, TownError> {
 
 /// Escalations newest first, at most [`ESCALATIONS_SHOWN`]: all, or only (un)acknowledged ones.
 pub fn list(sql: &dyn Sql, acknowledged: Option<bool>) -> Result<Json, TownError> {
-    let limit = [Value::from(ESCALATIONS_SHOWN)];
+    let limit = [Arg::from(ESCALATIONS_SHOWN)];
     let rows = match acknowledged {
         None => sql.query(escalation_columns!("ORDER BY e.seq DESC LIMIT ?1"), &limit)?,
         Some(false) => {
@@ -261,7 +264,7 @@ pub fn raise_due(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<(), TownError> {
             "UPDATE beads SET labels = ?2, priority = ?3, rank = ?5, updated_at = ?4 WHERE bead_id = ?1",
             &[
                 (&id).into(),
-                json!(labels).to_string().into(),
+                (&json!(labels).to_string()).into(),
                 severity.as_str().into(),
                 ctx.now.into(),
                 severity.rank().into(),

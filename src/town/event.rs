@@ -4,11 +4,12 @@ use super::Ctx;
 use super::error::TownError;
 use super::frame;
 use super::id::{AgentId, BeadId};
+use super::json::{self, json};
 use super::policy::{EVENT_RETENTION, EVENTS_KEPT, LIST_DEFAULT, LIST_MAX, RULE_ROWS};
-use super::sql::{Row, Sql, SqlError, each, first};
+use super::sql::{Columns, Row, Sql, SqlError, each, first};
 use super::time::Timestamp;
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// One event, as on the wire (`protocol.md` 2.9).
 #[derive(Clone, Debug, Serialize)]
@@ -57,13 +58,13 @@ pub fn record(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, what: Happening<'_>) 
            (bead_event_id, bead_id, agent_id, event_type, old_value, new_value, metadata, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         &[
-            ctx.ids.uuid().into(),
+            (&ctx.ids.uuid()).into(),
             bead.into(),
             what.agent.into(),
             what.kind.into(),
             what.old.into(),
             what.new.into(),
-            metadata.into(),
+            (&metadata).into(),
             ctx.now.into(),
         ],
     )?;
@@ -71,16 +72,18 @@ pub fn record(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, what: Happening<'_>) 
 }
 
 fn read(r: &Row) -> Result<BeadEvent, SqlError> {
-    Ok(BeadEvent {
-        bead_event_id: r.text(0)?,
-        bead_id: r.text(1)?,
-        agent_id: r.opt_text(2)?,
-        event_type: r.text(3)?,
-        old_value: r.opt_text(4)?,
-        new_value: r.opt_text(5)?,
-        metadata: serde_json::from_str(&r.text(6)?).unwrap_or(Json::Null),
-        created_at: Timestamp(r.int(7)?),
-    })
+    let c = Columns::of(r);
+    let read = BeadEvent {
+        bead_event_id: c.text(0),
+        bead_id: c.text(1),
+        agent_id: c.opt_text(2),
+        event_type: c.text(3),
+        old_value: c.opt_text(4),
+        new_value: c.opt_text(5),
+        metadata: json::read(&c.text(6)).unwrap_or(Json::Null),
+        created_at: c.at(7),
+    };
+    c.done(read)
 }
 
 /// Events newest first, of one bead or of the town, strictly later than `since`.

@@ -7,8 +7,9 @@
 use super::Ctx;
 use super::error::TownError;
 use super::id::{AgentId, BeadId};
+use super::json::json;
 use super::sql::{Sql, first};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
 /// A bead was made, or has another status: `new`.
 pub fn bead(sql: &dyn Sql, ctx: &Ctx<'_>, bead: &BeadId, kind: &str, new: Option<&str>) -> Result<(), TownError> {

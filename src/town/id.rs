@@ -44,9 +44,9 @@ macro_rules! id {
                 Self(v)
             }
         }
-        impl From<&$name> for super::sql::Value {
-            fn from(v: &$name) -> Self {
-                Self::Text(v.0.clone())
+        impl<'a> From<&'a $name> for super::sql::Arg<'a> {
+            fn from(v: &'a $name) -> Self {
+                Self::Text(&v.0)
             }
         }
     };

@@ -18,6 +18,7 @@ use super::dispatch::attempt::Attempt;
 use super::effect::{Answer, Effect, MessageAgent};
 use super::error::TownError;
 use super::id::AgentId;
+use super::json::{self, json};
 use super::mail::{self, Mail};
 use super::policy::{
     MAIL_AT_ONCE, MESSAGE_BACKOFF_MAX, MESSAGE_BACKOFF_MIN, MESSAGE_LEASE, MESSAGES_AT_ONCE, PROMPT_BYTES, REASON_BYTES,
@@ -26,7 +27,7 @@ use super::sql::{Row, Sql, any, first};
 use super::text;
 use super::time::{Millis, Timestamp};
 use super::{mayor, nudge};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// Something was written for an agent: if it lives, it is due now. A line that waits for its next try goes on waiting.
 pub fn wanted(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId) -> Result<(), TownError> {
@@ -68,7 +69,7 @@ pub fn carry(sql: &dyn Sql, agent: &AgentId, attempt: &str) -> Result<Option<Str
     let Some(said) = compose(sql, agent, true, None)? else { return Ok(None) };
     sql.execute(
         "UPDATE lines SET carried_by = ?2, carried = ?3 WHERE agent_id = ?1",
-        &[agent.into(), attempt.into(), said.items.into()],
+        &[agent.into(), attempt.into(), (&said.items).into()],
     )?;
     Ok(Some(said.prompt))
 }
@@ -182,7 +183,7 @@ fn send(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, mayor: &AgentId) -> Resul
     let message_id = ctx.ids.uuid();
     sql.execute(
         "UPDATE lines SET message_id = ?2, items = ?3, due_at = ?4, spoken_at = ?5 WHERE agent_id = ?1",
-        &[agent.into(), (&message_id).into(), said.items.into(), ctx.now.plus(MESSAGE_LEASE).into(), ctx.now.into()],
+        &[agent.into(), (&message_id).into(), (&said.items).into(), ctx.now.plus(MESSAGE_LEASE).into(), ctx.now.into()],
     )?;
     if agent::find(sql, agent)?.is_some_and(|a| a.status == AgentStatus::Waiting) {
         agent::set_status(sql, ctx, agent, AgentStatus::Working)?;
@@ -222,7 +223,7 @@ pub fn settle(
         "UPDATE lines
          SET message_id = NULL, items = '[]', due_at = ?2, tries = tries + 1, last_error = ?3
          WHERE agent_id = ?1",
-        &[agent.into(), next.into(), refusal(answer).into()],
+        &[agent.into(), next.into(), (&refusal(answer)).into()],
     )?;
     Ok(())
 }
@@ -251,7 +252,7 @@ fn refusal(answer: &Answer) -> String {
 
 /// Marks what a message held: mail, nudges, and what the mayor was shown until it was composed.
 fn handed_over(sql: &dyn Sql, ctx: &Ctx<'_>, items: &str, composed: Timestamp) -> Result<(), TownError> {
-    let ids: Vec<String> = serde_json::from_str(items).unwrap_or_default();
+    let ids = json::texts(items).unwrap_or_default();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     mail::delivered(sql, ctx, &ids)?;
     nudge::told(sql, ctx, &ids)?;

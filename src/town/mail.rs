@@ -9,14 +9,15 @@ use super::command::Page;
 use super::error::TownError;
 use super::event::{self, Happening};
 use super::id::{AgentId, BeadId};
+use super::json::json;
 use super::live;
 use super::notify;
 use super::policy::{MAIL_AT_ONCE, MESSAGE_BYTES, NOTIFICATION_RETENTION, RULE_ROWS, TITLE_BYTES};
-use super::sql::{Row, Sql, SqlError, any, each, first};
+use super::sql::{Columns, Row, Sql, SqlError, any, each, first};
 use super::state::{self, State};
 use super::time::Timestamp;
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// Who writes the town's own mail.
 pub const SYSTEM: &str = "system";
@@ -45,17 +46,19 @@ pub struct Mail {
 }
 
 fn read(r: &Row) -> Result<Mail, SqlError> {
-    let delivered_at = r.opt_int(6)?.map(Timestamp);
-    Ok(Mail {
-        id: r.text(0)?,
-        from_agent_id: r.text(1)?,
-        to_agent_id: AgentId(r.text(2)?),
-        subject: r.text(3)?,
-        body: r.text(4)?,
+    let c = Columns::of(r);
+    let delivered_at = c.opt_at(6);
+    let read = Mail {
+        id: c.text(0),
+        from_agent_id: c.text(1),
+        to_agent_id: AgentId(c.text(2)),
+        subject: c.text(3),
+        body: c.text(4),
         delivered: delivered_at.is_some(),
-        created_at: Timestamp(r.int(5)?),
+        created_at: c.at(5),
         delivered_at,
-    })
+    };
+    c.done(read)
 }
 
 /// Whose id an address is: an agent's id stands for itself, `mayor` for the town's mayor.
@@ -147,7 +150,7 @@ pub fn waiting(sql: &dyn Sql, agent: &AgentId, limit: u32) -> Result<Vec<(Mail, 
 /// Writes a person's message to the mayor: mail that starts it if it sleeps.
 pub fn wake(sql: &dyn Sql, ctx: &Ctx<'_>, from: &str, mayor: &AgentId, message: &str) -> Result<(), TownError> {
     let id = send(sql, ctx, from, mayor, "message", message)?;
-    sql.execute("UPDATE mail SET wakes = 1 WHERE id = ?1", &[id.into()])?;
+    sql.execute("UPDATE mail SET wakes = 1 WHERE id = ?1", &[(&id).into()])?;
     Ok(())
 }
 
@@ -176,7 +179,7 @@ pub fn delivered(sql: &dyn Sql, ctx: &Ctx<'_>, ids: &[&str]) -> Result<(), TownE
          SET delivered_at = ?2
          WHERE id IN (SELECT value FROM json_each(?1))
            AND delivered_at IS NULL",
-        &[json!(ids).to_string().into(), ctx.now.into()],
+        &[(&json!(ids).to_string()).into(), ctx.now.into()],
     )?;
     notify::mail_delivered(sql, ctx, ids)
 }

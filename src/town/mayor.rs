@@ -15,12 +15,13 @@ use super::dispatch::late;
 use super::dispatch::stops::{self, When};
 use super::error::TownError;
 use super::id::AgentId;
+use super::json::json;
 use super::policy::CONTEXTS_KEPT;
 use super::sql::{Sql, any, first};
 use super::state::State;
 use super::time::Timestamp;
 use super::{mail, prompts, pulse};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// `POST mayor/message`: kept until it was handed over; `{agentId, sessionStatus}`.
 pub fn message(

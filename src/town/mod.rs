@@ -31,6 +31,7 @@ pub mod explain;
 pub mod frame;
 pub mod handle;
 pub mod id;
+pub(crate) mod json;
 pub mod live;
 pub mod mail;
 pub mod mayor;

@@ -12,11 +12,12 @@ use super::bead::{self, Bead, Because, Draft, FailureReason, Kind, Priority, Sta
 use super::dependency;
 use super::error::TownError;
 use super::id::{AgentId, BeadId};
+use super::json::{self, json};
 use super::policy::{MESSAGE_BYTES, METADATA_BYTES, MOLECULE_STEPS, REASON_BYTES, TITLE_BYTES};
-use super::sql::{Row, Sql, SqlError, first};
+use super::sql::{Columns, Row, Sql, SqlError, first};
 use super::text;
 use super::time::Timestamp;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// The satellite row.
 struct Molecule {
@@ -42,16 +43,18 @@ macro_rules! molecule_columns {
 }
 
 fn read(r: &Row) -> Result<Molecule, SqlError> {
-    Ok(Molecule {
-        id: BeadId(r.text(0)?),
-        subject: BeadId(r.text(1)?),
-        formula: serde_json::from_str(&r.text(2)?).unwrap_or_default(),
-        step_beads: serde_json::from_str(&r.text(3)?).unwrap_or_default(),
-        current: usize::try_from(r.count(4)?).unwrap_or(usize::MAX),
-        status: r.text(5)?,
-        created_at: Timestamp(r.int(6)?),
-        updated_at: Timestamp(r.int(7)?),
-    })
+    let c = Columns::of(r);
+    let read = Molecule {
+        id: BeadId(c.text(0)),
+        subject: BeadId(c.text(1)),
+        formula: json::read(&c.text(2)).unwrap_or_default(),
+        step_beads: json::texts(&c.text(3)).unwrap_or_default(),
+        current: usize::try_from(c.count(4)).unwrap_or(usize::MAX),
+        status: c.text(5),
+        created_at: c.at(6),
+        updated_at: c.at(7),
+    };
+    c.done(read)
 }
 
 /// As on the wire: `protocol.md` 2.8, and what its readers expect beside it (section 7, 2).
@@ -80,7 +83,7 @@ fn active_of(sql: &dyn Sql, subject: &BeadId) -> Result<Option<Molecule>, TownEr
 fn of_agent(sql: &dyn Sql, agent: &AgentId) -> Result<Molecule, TownError> {
     let hook = agent::get(sql, agent)?.hook;
     let found = hook.map(|bead| active_of(sql, &bead)).transpose()?.flatten();
-    found.ok_or_else(|| TownError::NotFound("No active molecule for this agent".to_owned()))
+    found.ok_or_else(|| TownError::not_found("No active molecule for this agent"))
 }
 
 /// Attaches steps to a bead.
@@ -127,8 +130,8 @@ pub fn attach(sql: &dyn Sql, ctx: &Ctx<'_>, by: &str, subject: &Bead, formula: &
         &[
             (&own.id).into(),
             (&subject.id).into(),
-            formula.to_string().into(),
-            json!(beads).to_string().into(),
+            (&formula.to_string()).into(),
+            (&json!(beads).to_string()).into(),
             ctx.now.into(),
         ],
     )?;
@@ -182,7 +185,7 @@ pub fn advance(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, summary: &str) -> 
             let body = step.body.clone().unwrap_or_default();
             sql.execute(
                 "UPDATE beads SET body = ?2 WHERE bead_id = ?1",
-                &[(&step.id).into(), format!("{body}\n\n---\n{summary}").into()],
+                &[(&step.id).into(), (&format!("{body}\n\n---\n{summary}")).into()],
             )?;
             bead::transition(sql, ctx, &mut step, Status::Closed, because())?;
         }

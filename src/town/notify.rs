@@ -19,14 +19,15 @@ use super::effect::DataPoint;
 use super::error::TownError;
 use super::escalation::{self, Raise};
 use super::id::{BeadId, RigId};
+use super::json::{self, json};
 use super::mail;
 use super::policy::{EXCERPT_CHARS, FACTS_BYTES, MESSAGE_BYTES, NOTIFICATION_RETENTION, RULE_ROWS};
-use super::sql::{Row, Sql, SqlError, Value, each, first};
+use super::sql::{Arg, Columns, Row, Sql, SqlError, each, first};
 use super::state::{self, State};
 use super::text;
 use super::time::Timestamp;
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// What a notice is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,13 +136,13 @@ fn write(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, notice: Notice) -> Resul
         &[
             (&id).into(),
             state::next_seq(sql)?.into(),
-            notice.dedupe_key.into(),
+            (&notice.dedupe_key).into(),
             kind.into(),
             notice.severity.into(),
-            Value::from(notice.scope.as_ref()),
+            Arg::from(notice.scope.as_ref()),
             notice.bead_id.as_ref().into(),
             words.into(),
-            capped(&notice.facts).into(),
+            (&capped(&notice.facts)).into(),
             ctx.now.into(),
         ],
     )?;
@@ -161,7 +162,7 @@ fn write(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, notice: Notice) -> Resul
                (delivery_id, notification_id, channel, state, attempts, next_attempt_at, delivered_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             &[
-                ctx.ids.uuid().into(),
+                (&ctx.ids.uuid()).into(),
                 (&id).into(),
                 channel.as_str().into(),
                 state.into(),
@@ -225,10 +226,10 @@ pub(super) fn mail_delivered(sql: &dyn Sql, ctx: &Ctx<'_>, mail: &[&str]) -> Res
            AND channel = 'mayor'
            AND state = 'pending'
          RETURNING notification_id",
-        &[json!(mail).to_string().into(), ctx.now.into()],
+        &[(&json!(mail).to_string()).into(), ctx.now.into()],
     )?;
     for row in told {
-        let Some(n) = first(sql, "SELECT kind, bead_id FROM notifications WHERE id = ?1", &[row.text(0)?.into()])?
+        let Some(n) = first(sql, "SELECT kind, bead_id FROM notifications WHERE id = ?1", &[(&row.text(0)?).into()])?
         else {
             continue;
         };
@@ -278,29 +279,33 @@ struct Delivery {
 }
 
 fn read(r: &Row) -> Result<Notification, SqlError> {
-    Ok(Notification {
-        id: r.text(0)?,
-        dedupe_key: r.text(1)?,
-        kind: r.text(2)?,
-        severity: r.text(3)?,
-        scope: r.opt_text(4)?,
-        bead_id: r.opt_text(5)?,
-        text: r.text(6)?,
-        facts: serde_json::from_str(&r.text(7)?).unwrap_or_else(|_| json!({})),
-        created_at: Timestamp(r.int(8)?),
+    let c = Columns::of(r);
+    let read = Notification {
+        id: c.text(0),
+        dedupe_key: c.text(1),
+        kind: c.text(2),
+        severity: c.text(3),
+        scope: c.opt_text(4),
+        bead_id: c.opt_text(5),
+        text: c.text(6),
+        facts: json::read(&c.text(7)).unwrap_or_else(|| json!({})),
+        created_at: c.at(8),
         deliveries: Vec::new(),
-    })
+    };
+    c.done(read)
 }
 
 fn read_delivery(r: &Row) -> Result<Delivery, SqlError> {
-    Ok(Delivery {
-        channel: r.text(1)?,
-        state: r.text(2)?,
-        attempts: r.count(3)?,
-        next_attempt_at: r.opt_int(4)?.map(Timestamp),
-        delivered_at: r.opt_int(5)?.map(Timestamp),
-        last_error: r.opt_text(6)?,
-    })
+    let c = Columns::of(r);
+    let read = Delivery {
+        channel: c.text(1),
+        state: c.text(2),
+        attempts: c.count(3),
+        next_attempt_at: c.opt_at(4),
+        delivered_at: c.opt_at(5),
+        last_error: c.opt_text(6),
+    };
+    c.done(read)
 }
 
 /// Notifications newest first, with their deliveries: `{notifications, next}`.
@@ -327,7 +332,7 @@ fn with_deliveries(sql: &dyn Sql, notifications: &mut [Notification]) -> Result<
         "SELECT notification_id, channel, state, attempts, next_attempt_at, delivered_at, last_error
          FROM deliveries
          WHERE notification_id IN (SELECT value FROM json_each(?1))",
-        &[json!(ids).to_string().into()],
+        &[(&json!(ids).to_string()).into()],
     )?;
     let of = each(&rows, |r| Ok((r.text(0)?, read_delivery(r)?)))?;
     for n in notifications {
@@ -350,13 +355,13 @@ pub fn test(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<Json, TownE
         facts: json!({"town": town.name}),
     };
     let Some(id) = write(sql, ctx, config, notice)? else {
-        return Err(TownError::Storage(SqlError::new("the id source repeats itself")));
+        return Err(SqlError::new("the id source repeats itself").into());
     };
     let rows = sql.query(
         "SELECT id, dedupe_key, kind, severity, scope, bead_id, text, facts, created_at
          FROM notifications
          WHERE id = ?1",
-        &[id.into()],
+        &[(&id).into()],
     )?;
     let mut notifications: Vec<Notification> = each(&rows, read)?;
     with_deliveries(sql, &mut notifications)?;

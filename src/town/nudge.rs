@@ -8,7 +8,7 @@ use super::error::TownError;
 use super::id::AgentId;
 use super::live;
 use super::policy::{MESSAGE_BYTES, NUDGE_TTL, NUDGES_AT_ONCE, RULE_ROWS};
-use super::sql::{Row, Sql, SqlError, any, first};
+use super::sql::{Columns, Row, Sql, SqlError, any, first};
 use super::state;
 use super::time::Timestamp;
 use serde::Serialize;
@@ -90,13 +90,15 @@ pub struct Nudge {
 }
 
 fn read(r: &Row) -> Result<Nudge, SqlError> {
-    Ok(Nudge {
-        nudge_id: r.text(0)?,
-        message: r.text(1)?,
-        mode: r.text(2)?,
-        priority: if r.int(3)? == 0 { "urgent" } else { "normal" },
-        source: r.text(4)?,
-    })
+    let c = Columns::of(r);
+    let read = Nudge {
+        nudge_id: c.text(0),
+        message: c.text(1),
+        mode: c.text(2),
+        priority: if c.int(3) == 0 { "urgent" } else { "normal" },
+        source: c.text(4),
+    };
+    c.done(read)
 }
 
 /// Writes a nudge and returns its id. The caller has made sure that there is such an agent.

@@ -9,6 +9,7 @@ use super::dispatch::gate::View;
 use super::error::TownError;
 use super::event;
 use super::id::RigId;
+use super::json::json;
 use super::mayor;
 use super::policy::{FAILURES_SHOWN, LIST_MAX};
 use super::pulse;
@@ -17,7 +18,7 @@ use super::sorted::Sorted;
 use super::sql::{Sql, first};
 use super::state::State;
 use super::time::{HOUR, Timestamp};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
 /// Events in the status snapshot (`protocol.md` 2.12).
 const RECENT_EVENTS: u32 = 20;

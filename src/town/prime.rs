@@ -5,12 +5,13 @@ use super::agent::{self, Agent};
 use super::bead::{self, Bead};
 use super::error::TownError;
 use super::id::{AgentId, BeadId};
+use super::json::json;
 use super::mail::{self, Mail};
 use super::policy::{PRIME_BEADS, PRIME_LOOKBACK};
 use super::sql::{Sql, each};
 use crate::bead_columns;
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use std::cmp::Reverse;
 
 /// As on the wire (`protocol.md` 2.11); every key is always present.

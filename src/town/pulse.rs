@@ -28,7 +28,7 @@ use super::id::{AgentId, AttemptId};
 use super::policy::HEARTBEAT_STORE_EVERY;
 use super::reconcile::inactivity::{self, Activity};
 use super::sorted::Sorted;
-use super::sql::Sql;
+use super::sql::{Columns, Sql};
 use super::state::State;
 use super::time::{Millis, Timestamp};
 use std::cell::RefCell;
@@ -279,23 +279,24 @@ fn read(sql: &dyn Sql) -> Result<Option<Roll>, TownError> {
     )?;
     let mut live = Sorted::new();
     for r in &rows {
-        let time = |i: usize| r.opt_int(i).map(|t| t.map(Timestamp));
+        let c = Columns::of(r);
         let attempt = Live {
-            attempt: AttemptId(r.text(1)?),
-            proven: r.flag(2)?,
-            lease_until: time(3)?,
-            heartbeat_at: time(4)?,
-            looks: r.count(5)?,
-            look_until: time(6)?,
-            instance: r.opt_text(7)?,
-            event_at: time(8)?,
+            attempt: AttemptId(c.text(1)),
+            proven: c.flag(2),
+            lease_until: c.opt_at(3),
+            heartbeat_at: c.opt_at(4),
+            looks: c.count(5),
+            look_until: c.opt_at(6),
+            instance: c.opt_text(7),
+            event_at: c.opt_at(8),
             activity: Activity {
-                watched: !r.flag(9)?,
-                began: Timestamp(r.int(10)?),
-                quiet: Quiet { since: time(11)?, step: r.count(12)?, nudged_at: time(13)? },
+                watched: !c.flag(9),
+                began: c.at(10),
+                quiet: Quiet { since: c.opt_at(11), step: c.count(12), nudged_at: c.opt_at(13) },
             },
         };
-        live.insert(AgentId(r.text(0)?), attempt);
+        let agent = AgentId(c.text(0));
+        live.insert(agent, c.done(attempt)?);
     }
     let written = sql.usage().rows_written;
     Ok(Some(Roll { written, timeout, instance: state.instance_id, drained: state.drained_instance, live }))

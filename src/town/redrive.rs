@@ -7,16 +7,17 @@ use super::command::Actor;
 use super::error::TownError;
 use super::event::{self, Happening};
 use super::id::{BeadId, RigId};
+use super::json::json;
 use super::policy::{
     MAYOR_REDRIVES, REDRIVE_EVERY, REDRIVE_FIRST, REDRIVE_IDS_SHOWN, REDRIVE_LIMIT, REDRIVE_STOP_AFTER, REDRIVE_THEN,
     REDRIVE_TRIAL,
 };
 use super::review::{self, pull_request};
-use super::sql::{Sql, Value, each, first};
+use super::sql::{Arg, Sql, each, first};
 use super::state::{self, State};
 use super::time::Timestamp;
 use super::triage;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// Brings one failed bead back: open, its counters 0. 409 unless it is failed.
 ///
@@ -27,7 +28,7 @@ pub fn one(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId, reason: &st
     if by_agent {
         let state = State::load(sql)?;
         if actor.agent() != Some(&state.mayor) {
-            return Err(TownError::Forbidden("Of all agents only the mayor may redrive a bead".to_owned()));
+            return Err(TownError::forbidden("Of all agents only the mayor may redrive a bead"));
         }
         if bead.agent_redrives >= MAYOR_REDRIVES {
             return Err(TownError::conflict(
@@ -150,7 +151,7 @@ pub struct Many<'a> {
 /// Books a paced redrive of many beads, oldest first; beads cancelled by hand stay cancelled. The first goes at once.
 pub fn many(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, ask: &Many<'_>) -> Result<Json, TownError> {
     if !actor.is_person() {
-        return Err(TownError::Forbidden("Only people may redrive many beads at once".to_owned()));
+        return Err(TownError::forbidden("Only people may redrive many beads at once"));
     }
     let limit = ask.limit.unwrap_or(REDRIVE_LIMIT);
     if limit == 0 || limit > REDRIVE_LIMIT {
@@ -186,7 +187,7 @@ pub fn many(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, ask: &Many<'_>) -> Resu
             &[
                 (&redrive).into(),
                 state::next_seq(sql)?.into(),
-                actor.label().into(),
+                (&actor.label()).into(),
                 ask.reason.into(),
                 ask.fingerprint.into(),
                 ctx.now.into(),
@@ -196,7 +197,7 @@ pub fn many(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, ask: &Many<'_>) -> Resu
             "INSERT INTO redrive_beads (redrive_id, position, bead_id, state)
              SELECT ?1, j.key, j.value, 'waiting'
              FROM json_each(?2) j",
-            &[(&redrive).into(), json!(ids).to_string().into()],
+            &[(&redrive).into(), (&json!(ids).to_string()).into()],
         )?;
         audit::record(
             sql,
@@ -305,7 +306,7 @@ pub fn proven(sql: &dyn Sql, _ctx: &Ctx<'_>, bead: &BeadId) -> Result<(), TownEr
         &[bead.into()],
     )?;
     for r in &rows {
-        sql.execute("UPDATE redrives SET proven = 1 WHERE redrive_id = ?1", &[r.text(0)?.into()])?;
+        sql.execute("UPDATE redrives SET proven = 1 WHERE redrive_id = ?1", &[(&r.text(0)?).into()])?;
     }
     if !rows.is_empty() {
         sql.execute(
@@ -361,8 +362,9 @@ pub fn prune(sql: &dyn Sql, before: Timestamp) -> Result<(), TownError> {
         &[before.into()],
     )?;
     if let Some(r) = old {
-        let id = Value::from(r.text(0)?);
-        sql.execute("DELETE FROM redrive_beads WHERE redrive_id = ?1", std::slice::from_ref(&id))?;
+        let id = r.text(0)?;
+        let id = Arg::from(&id);
+        sql.execute("DELETE FROM redrive_beads WHERE redrive_id = ?1", &[id])?;
         sql.execute("DELETE FROM redrives WHERE redrive_id = ?1", &[id])?;
     }
     Ok(())

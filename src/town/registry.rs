@@ -23,12 +23,13 @@ use super::dispatch::start;
 use super::drain;
 use super::error::TownError;
 use super::id::RigId;
+use super::json::{self, json};
 use super::policy::REGISTRY_BYTES;
 use super::prompts;
+use super::sorted::Sorted;
 use super::sql::{Sql, SqlError, first};
 use super::text;
-use serde_json::{Map, Value as Json, json};
-use std::collections::BTreeMap;
+use serde_json::{Map, Value as Json};
 
 /// Keeps the list; what is no entry is left out. 413 over [`REGISTRY_BYTES`].
 pub fn store(sql: &dyn Sql, ctx: &Ctx<'_>, mut entries: Vec<Json>) -> Result<Json, TownError> {
@@ -37,13 +38,13 @@ pub fn store(sql: &dyn Sql, ctx: &Ctx<'_>, mut entries: Vec<Json>) -> Result<Jso
     let (kept, text) = (entries.len(), Json::Array(entries).to_string());
     if text.len() > REGISTRY_BYTES {
         let text = format!("the registry has {} bytes; at most {REGISTRY_BYTES} are kept", text.len());
-        return Err(TownError::TooLarge(text));
+        return Err(TownError::too_large(text));
     }
     sql.execute(
         "INSERT INTO container_registry (id, entries, stored_at)
          VALUES (1, ?1, ?2)
          ON CONFLICT (id) DO UPDATE SET entries = excluded.entries, stored_at = excluded.stored_at",
-        &[text.into(), ctx.now.into()],
+        &[(&text).into(), ctx.now.into()],
     )?;
     Ok(json!({"stored": kept}))
 }
@@ -76,23 +77,23 @@ pub fn read(sql: &dyn Sql, ctx: &Ctx<'_>, instance: Option<&str>) -> Result<Json
     }
     let stored = stored(sql)?;
     let (mut room, mut town) = (view.starts_left(), view.config.dispatch.max_agents);
-    let mut rigs: BTreeMap<RigId, u32> = BTreeMap::new();
+    let mut rigs: Sorted<RigId, u32> = Sorted::new();
     let mut handed = Vec::new();
     for attempt in attempt::live(sql)? {
-        let Some(entry) = stored.get(attempt.agent.as_str()) else { continue };
+        let Some(entry) = stored.get(&attempt.agent.0) else { continue };
         // It was handed to this very process, which has not spoken for it: the answer was lost, and is given again.
         let again = attempt.reviving && attempt.instance_id.is_some() && attempt.instance_id.as_deref() == instance;
         if !again && (room == 0 || !may_go_on(&attempt, instance)) {
             continue;
         }
         if let Some(rig) = attempt.rig.as_ref().and_then(|id| view.rigs.get(id)) {
-            let in_rig = rigs.entry(rig.id.clone()).or_insert_with(|| view.polecat_limit(rig));
+            let in_rig = rigs.get(&rig.id).copied().unwrap_or_else(|| view.polecat_limit(rig));
             let polecat = attempt.role == Role::Polecat;
-            if !closed(&Scope::Rig(rig.id.clone())) || (polecat && (town == 0 || *in_rig == 0)) {
+            if !closed(&Scope::Rig(rig.id.clone())) || (polecat && (town == 0 || in_rig == 0)) {
                 continue;
             }
             town -= u32::from(polecat);
-            *in_rig = in_rig.saturating_sub(u32::from(polecat));
+            rigs.insert(rig.id.clone(), in_rig.saturating_sub(u32::from(polecat)));
         }
         let Some(request) = request(sql, &view, &attempt, entry)? else { continue };
         revive(sql, ctx, &view, &attempt, instance)?;
@@ -108,10 +109,13 @@ pub fn read(sql: &dyn Sql, ctx: &Ctx<'_>, instance: Option<&str>) -> Result<Json
 }
 
 /// What was stored, by agent.
-fn stored(sql: &dyn Sql) -> Result<BTreeMap<String, Json>, TownError> {
+fn stored(sql: &dyn Sql) -> Result<Sorted<String, Json>, TownError> {
     let row = first(sql, "SELECT entries FROM container_registry WHERE id = 1", &[])?;
     let text = row.map_or_else(|| Ok("[]".to_owned()), |r| r.text(0))?;
-    let entries: Vec<Json> = serde_json::from_str(&text).unwrap_or_default();
+    let entries = match json::read(&text) {
+        Some(Json::Array(entries)) => entries,
+        _ => Vec::new(),
+    };
     let named = |e: Json| e.get("agentId").and_then(Json::as_str).map(str::to_owned).map(|id| (id, e));
     Ok(entries.into_iter().filter_map(named).collect())
 }
@@ -133,7 +137,7 @@ fn request(sql: &dyn Sql, view: &View, attempt: &Attempt, entry: &Json) -> Resul
             let made = start::request(sql, view, &bead, &agent, rig, &attempt.id)?;
             // As text, as every start is written: a second way to write it would be 5 KB of the worker.
             let text = serde_json::to_string(&made).map_err(|e| SqlError::new(e.to_string()))?;
-            serde_json::from_str(&text).unwrap_or_default()
+            json::read(&text).unwrap_or_default()
         }
         (None, Some(_), _) => entry.get("request").filter(|r| r.is_object()).cloned().unwrap_or(Json::Null),
         _ => Json::Null,

@@ -23,12 +23,12 @@ use super::error::TownError;
 use super::escalation::{self, Raise};
 use super::event::{self, Happening};
 use super::id::{AgentId, BeadId};
+use super::json::json;
 use super::notify;
 use super::rig;
-use super::sql::{Row, Sql, SqlError, Value, each, first};
+use super::sql::{Arg, Columns, Row, Sql, SqlError, each, first};
 use super::state::State;
 use super::text;
-use serde_json::json;
 
 /// The satellite row of a merge request.
 #[derive(Clone, Debug)]
@@ -76,16 +76,18 @@ impl Verdict {
 const EXHAUSTED: &str = "review.exhausted";
 
 fn read(r: &Row) -> Result<MergeRequest, SqlError> {
-    Ok(MergeRequest {
-        bead_id: BeadId(r.text(0)?),
-        source_bead_id: BeadId(r.text(1)?),
-        source_agent_id: r.opt_text(2)?.map(AgentId),
-        branch: r.text(3)?,
-        target_branch: r.text(4)?,
-        pr_url: r.opt_text(5)?,
-        verdict: r.opt_text(6)?,
-        message: r.opt_text(7)?,
-    })
+    let c = Columns::of(r);
+    let read = MergeRequest {
+        bead_id: BeadId(c.text(0)),
+        source_bead_id: BeadId(c.text(1)),
+        source_agent_id: c.opt_text(2).map(AgentId),
+        branch: c.text(3),
+        target_branch: c.text(4),
+        pr_url: c.opt_text(5),
+        verdict: c.opt_text(6),
+        message: c.opt_text(7),
+    };
+    c.done(read)
 }
 
 /// The merge request behind an MR bead.
@@ -402,6 +404,6 @@ pub fn end_of_source(sql: &dyn Sql, ctx: &Ctx<'_>, source: &BeadId, to: Status, 
 
 /// Forgets a deleted bead's satellite row.
 pub fn forget(sql: &dyn Sql, bead: &BeadId) -> Result<(), TownError> {
-    sql.execute("DELETE FROM merge_requests WHERE bead_id = ?1", &[Value::from(bead)])?;
+    sql.execute("DELETE FROM merge_requests WHERE bead_id = ?1", &[Arg::from(bead)])?;
     Ok(())
 }

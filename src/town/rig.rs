@@ -4,7 +4,7 @@ use super::Ctx;
 use super::config::RigConfig;
 use super::error::TownError;
 use super::id::RigId;
-use super::sql::{Row, Sql, SqlError, first};
+use super::sql::{Columns, Row, Sql, SqlError, first};
 use super::state;
 use super::time::Timestamp;
 use serde::Serialize;
@@ -36,15 +36,17 @@ pub struct RigView {
 }
 
 fn read(r: &Row) -> Result<Rig, TownError> {
-    Ok(Rig {
-        id: RigId(r.text(0)?),
-        name: r.text(1)?,
-        git_url: r.text(2)?,
-        default_branch: r.text(3)?,
-        config: RigConfig::from_json(&r.text(4)?)?,
-        created_at: Timestamp(r.int(5)?),
-        last_proven_at: r.opt_int(6)?.map(Timestamp),
-    })
+    let c = Columns::of(r);
+    let read = Rig {
+        id: RigId(c.text(0)),
+        name: c.text(1),
+        git_url: c.text(2),
+        default_branch: c.text(3),
+        config: RigConfig::from_json(&c.text(4))?,
+        created_at: c.at(5),
+        last_proven_at: c.opt_at(6),
+    };
+    Ok(c.done(read)?)
 }
 
 /// All rigs, oldest first. Sorted here: the database would read each row a second time for it.
@@ -109,7 +111,7 @@ pub fn add(
 
 /// Stores a rig's overrides.
 pub fn configure(sql: &dyn Sql, id: &RigId, config: &RigConfig) -> Result<(), TownError> {
-    sql.execute("UPDATE rigs SET config = ?2 WHERE rig_id = ?1", &[id.into(), config.to_json().into()])?;
+    sql.execute("UPDATE rigs SET config = ?2 WHERE rig_id = ?1", &[id.into(), (&config.to_json()).into()])?;
     Ok(())
 }
 

@@ -19,6 +19,16 @@ impl<K, V> Sorted<K, V> {
     pub const fn new() -> Self {
         Self(Vec::new())
     }
+    /// How many entries there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+    /// True if there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
     /// All entries, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.0.iter().map(|(k, v)| (k, v))
@@ -77,6 +87,17 @@ impl<K: Ord, V> Sorted<K, V> {
     }
 }
 
+impl<K: Ord> Sorted<K, ()> {
+    /// Adds `key`; true if it is new. (A map to nothing is a set.)
+    pub fn add(&mut self, key: K) -> bool {
+        let at = self.find(&key);
+        if let Err(at) = at {
+            self.0.insert(at, (key, ()));
+        }
+        at.is_err()
+    }
+}
+
 impl<K: Ord> Sorted<K, u32> {
     /// Counts one more of `key`.
     pub fn count(&mut self, key: K) {
@@ -127,5 +148,7 @@ mod tests {
         assert_eq!((map.remove(&"b"), map.remove(&"b")), (Some(1), None));
         map.retain(|k, _| *k != "d");
         assert_eq!(map.keys().copied().collect::<Vec<_>>(), ["a", "c"]);
+        let mut set = Sorted::new();
+        assert_eq!((set.add(2), set.add(1), set.add(2), set.len(), set.is_empty()), (true, true, false, 2, false));
     }
 }

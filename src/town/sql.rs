@@ -7,7 +7,7 @@ use super::time::Timestamp;
 use std::cell::Cell;
 use std::fmt;
 
-/// A value bound to, or read from, a statement.
+/// A value read from a statement.
 ///
 /// There is no boolean and no float on purpose: workerd stores a bound `true` as the text `'true'`, and a bound number
 /// in a TEXT column as `'10.0'`. Flags are 0 and 1.
@@ -23,39 +23,64 @@ pub enum Value {
     Blob(Vec<u8>),
 }
 
-impl From<i64> for Value {
+/// A value to be bound: borrowed, so that binding makes nothing that must be dropped again on every way out of the verb
+/// (docs/decisions/013-size.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arg<'a> {
+    /// SQL NULL.
+    Null,
+    /// A whole number within ±(2^53 − 1).
+    Int(i64),
+    /// UTF-8 text.
+    Text(&'a str),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
+impl From<i64> for Arg<'_> {
     fn from(v: i64) -> Self {
         Self::Int(v)
     }
 }
-impl From<u32> for Value {
+impl From<u32> for Arg<'_> {
     fn from(v: u32) -> Self {
         Self::Int(i64::from(v))
     }
 }
-impl From<bool> for Value {
+impl From<bool> for Arg<'_> {
     fn from(v: bool) -> Self {
         Self::Int(i64::from(v))
     }
 }
-impl From<&str> for Value {
-    fn from(v: &str) -> Self {
-        Self::Text(v.to_owned())
-    }
-}
-impl From<String> for Value {
-    fn from(v: String) -> Self {
+impl<'a> From<&'a str> for Arg<'a> {
+    fn from(v: &'a str) -> Self {
         Self::Text(v)
     }
 }
-impl From<&String> for Value {
-    fn from(v: &String) -> Self {
-        Self::Text(v.clone())
+impl<'a> From<&'a String> for Arg<'a> {
+    fn from(v: &'a String) -> Self {
+        Self::Text(v)
     }
 }
-impl<T: Into<Self>> From<Option<T>> for Value {
+impl<'a> From<&'a [u8]> for Arg<'a> {
+    fn from(v: &'a [u8]) -> Self {
+        Self::Blob(v)
+    }
+}
+impl<'a, T: Into<Self>> From<Option<T>> for Arg<'a> {
     fn from(v: Option<T>) -> Self {
         v.map_or(Self::Null, Into::into)
+    }
+}
+
+impl<'a, T: Into<Arg<'a>>> From<T> for Value {
+    fn from(v: T) -> Self {
+        match v.into() {
+            Arg::Null => Self::Null,
+            Arg::Int(v) => Self::Int(v),
+            Arg::Text(v) => Self::Text(v.to_owned()),
+            Arg::Blob(v) => Self::Blob(v.to_vec()),
+        }
     }
 }
 
@@ -192,14 +217,15 @@ impl<'a> Columns<'a> {
 /// What went wrong in the database. Never the caller's fault: the edge answers 500 and logs the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlError {
-    /// SQLite's own words.
-    pub message: String,
+    /// SQLite's own words. (Boxed, so that the error is one word wide: a thousand `?` hand it on.)
+    #[allow(clippy::box_collection, reason = "see above")]
+    pub message: Box<String>,
 }
 
 impl SqlError {
     /// An error with SQLite's own words.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self { message: Box::new(message.into()) }
     }
     fn shape(column: usize, wanted: &str, got: Option<&Value>) -> Self {
         // The value itself stays out of the text: it may be a user's.
@@ -238,11 +264,11 @@ pub struct Usage {
 /// values out of SQL.
 pub trait Sql {
     /// Runs one statement and reads every row it yields.
-    fn query(&self, sql: &'static str, args: &[Value]) -> Result<Vec<Row>, SqlError>;
+    fn query(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, SqlError>;
 
     /// Runs one statement for its effect. The answer is 0 exactly when nothing matched; otherwise the platform's count
     /// of written rows, which may include index rows.
-    fn execute(&self, sql: &'static str, args: &[Value]) -> Result<u64, SqlError>;
+    fn execute(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, SqlError>;
 
     /// Runs `body` in a savepoint; `Err` undoes every write it made. Nests.
     fn savepoint(&self, body: &mut dyn FnMut() -> Result<(), Undo>) -> Result<(), SqlError>;
@@ -279,12 +305,12 @@ pub fn atomically<T, E: From<SqlError>>(sql: &dyn Sql, body: impl FnOnce() -> Re
 
 /// True if the query yields a row. To be asked before an `UPDATE` or `DELETE` that seldom finds anything: finding nothing
 /// costs it three rows read, and this one at most.
-pub fn any(sql: &dyn Sql, text: &'static str, args: &[Value]) -> Result<bool, SqlError> {
+pub fn any(sql: &dyn Sql, text: &'static str, args: &[Arg<'_>]) -> Result<bool, SqlError> {
     Ok(!sql.query(text, args)?.is_empty())
 }
 
 /// The first row of a query that yields at most one.
-pub fn first(sql: &dyn Sql, text: &'static str, args: &[Value]) -> Result<Option<Row>, SqlError> {
+pub fn first(sql: &dyn Sql, text: &'static str, args: &[Arg<'_>]) -> Result<Option<Row>, SqlError> {
     Ok(sql.query(text, args)?.into_iter().next())
 }
 

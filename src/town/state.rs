@@ -2,7 +2,7 @@
 
 use super::error::TownError;
 use super::id::{AgentId, BeadId};
-use super::sql::{Columns, Sql, SqlError, Value, first};
+use super::sql::{Arg, Columns, Sql, SqlError, first};
 use super::time::Timestamp;
 
 /// The single row of table `town`.
@@ -117,15 +117,15 @@ impl State {
             &[
                 self.slow_start.into(),
                 self.hold_until.into(),
-                Value::from(self.hold_cause.as_ref()),
+                Arg::from(self.hold_cause.as_ref()),
                 self.hold_streak.into(),
                 self.draining_since.into(),
-                Value::from(self.drain_nonce.as_ref()),
-                Value::from(self.drain_instance.as_ref()),
-                Value::from(self.instance_id.as_ref()),
-                Value::from(self.drained_instance.as_ref()),
+                Arg::from(self.drain_nonce.as_ref()),
+                Arg::from(self.drain_instance.as_ref()),
+                Arg::from(self.instance_id.as_ref()),
+                Arg::from(self.drained_instance.as_ref()),
                 self.last_proven_at.into(),
-                Value::from(self.last_proven_bead.as_ref()),
+                Arg::from(self.last_proven_bead.as_ref()),
                 self.other_proven_at.into(),
                 self.caps_lowered.into(),
                 self.invariant_violations.into(),

@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-impl From<Timestamp> for super::sql::Value {
+impl From<Timestamp> for super::sql::Arg<'_> {
     fn from(t: Timestamp) -> Self {
         Self::Int(t.0)
     }

@@ -13,12 +13,13 @@ use super::bead::{self, Bead, Because, Draft, Kind, Priority, Status, label};
 use super::dispatch::gate::View;
 use super::error::TownError;
 use super::id::{AgentId, BeadId, RigId};
+use super::json::json;
 use super::policy::{REASON_BYTES, TITLE_BYTES, TRIAGE_OPEN, TRIAGE_SHOWN};
 use super::sql::{Sql, first};
 use super::text;
 use super::time::Timestamp;
 use crate::bead_columns;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use std::fmt::Write as _;
 
 /// Who makes batches.

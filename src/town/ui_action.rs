@@ -4,11 +4,12 @@ use super::Ctx;
 use super::error::TownError;
 use super::frame;
 use super::id::RigId;
+use super::json::json;
 use super::policy::SETTING_BYTES;
 use super::rig;
 use super::sql::Sql;
 use super::state::State;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
 /// The actions and the ids that each names, its town aside.
 const ACTIONS: [(&str, &[&str]); 5] = [
@@ -31,17 +32,17 @@ pub fn show(sql: &dyn Sql, ctx: &Ctx<'_>, action: &Json) -> Result<Json, TownErr
     let kind = text("type").unwrap_or_default();
     let Some((_, keys)) = ACTIONS.iter().find(|(name, _)| *name == kind) else {
         let names = ACTIONS.map(|(name, _)| name).join(", ");
-        return Err(TownError::Malformed(format!("action.type must be one of {names}")));
+        return Err(TownError::malformed(format!("action.type must be one of {names}")));
     };
     let mut shown = Map::from_iter([("type".to_owned(), json!(kind))]);
     for key in *keys {
-        let value = text(key).ok_or_else(|| TownError::Malformed(format!("action.{key} is required for {kind}")))?;
+        let value = text(key).ok_or_else(|| TownError::malformed(format!("action.{key} is required for {kind}")))?;
         match *key {
             "rigId" if !rig::is_mayors(&RigId::from(value)) && rig::find(sql, &RigId::from(value))?.is_none() => {
-                return Err(TownError::Malformed(format!("Rig {value} does not belong to this town")));
+                return Err(TownError::malformed(format!("Rig {value} does not belong to this town")));
             }
             "page" if !PAGES.contains(&value) => {
-                return Err(TownError::Malformed(format!("action.page must be one of {}", PAGES.join(", "))));
+                return Err(TownError::malformed(format!("action.page must be one of {}", PAGES.join(", "))));
             }
             _ => shown.insert((*key).to_owned(), json!(value)),
         };

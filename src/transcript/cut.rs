@@ -3,8 +3,8 @@
 //! *Guarantees*: what comes out is a JSON object within the limit. An event that was cut says so, how large it was and what
 //! it hashed to, so that whoever has the whole of it can tell that it is the same; no event is ever refused for its size.
 
+use crate::town::json::json;
 use crate::town::{policy::TRANSCRIPT_EVENT_BYTES, text::hex};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 

@@ -8,7 +8,7 @@ use super::{cut, read::Event};
 use crate::town::{
     error::TownError,
     policy::{TRANSCRIPT_ANSWER_BYTES, TRANSCRIPT_KEPT, TRANSCRIPT_PAGE, TRANSCRIPT_REPLAYED, TRANSCRIPT_STEP},
-    sql::{Row, Sql, SqlError, Value, first},
+    sql::{Arg, Row, Sql, SqlError, first},
     time::Timestamp,
 };
 use serde_json::Value as Json;
@@ -41,8 +41,8 @@ pub fn append(sql: &dyn Sql, now: Timestamp, request: &str, events: &[Event<'_>]
             &[
                 newest.into(),
                 (&event.kind).into(),
-                cut::stored(event.data).into_owned().into(),
-                Value::from(last.then_some(request)),
+                (&cut::stored(event.data).into_owned()).into(),
+                Arg::from(last.then_some(request)),
                 now.into(),
             ],
         )?;

@@ -15,14 +15,14 @@ pub mod read;
 pub mod snapshot;
 
 use crate::town::{
-    migrate::{MigrateError, Migration, RECORDED, migrate_with},
+    migrate::{MigrateError, Migration, RECORDED, migrate_with, plain},
     sql::{Sql, SqlError, any},
     time::Timestamp,
 };
 
 /// The migrations of an agent's store, oldest first.
 pub const MIGRATIONS: &[Migration] =
-    &[Migration { id: 1, name: "0001_transcript", sql: include_str!("../../migrations/agent/0001_transcript.sql") }];
+    &[Migration { id: 1, name: "0001_transcript", sql: plain!("../../migrations/agent/0001_transcript.sql") }];
 
 /// Brings a store up to date, or refuses and touches nothing.
 pub fn migrate(sql: &dyn Sql, now: Timestamp) -> Result<(), MigrateError> {

@@ -53,7 +53,7 @@ impl<'a> Said<'a> {
 }
 
 fn wrong(at: &str, key: &str, what: &str) -> TownError {
-    TownError::Malformed(format!("{at}{key} {what}"))
+    TownError::malformed(format!("{at}{key} {what}"))
 }
 
 /// A text that is not empty.
@@ -67,7 +67,7 @@ fn text(at: &str, key: &str, value: Option<&str>) -> Result<String, TownError> {
 /// Reads a body, or says the first thing that is wrong with it.
 pub fn read(body: &str) -> Result<Batch<'_>, TownError> {
     if !valid(body) {
-        return Err(TownError::Malformed("the body is not valid JSON".to_owned()));
+        return Err(TownError::malformed("the body is not valid JSON"));
     }
     let said = Said::of(body);
     let Some(list) = said.events else {
@@ -88,7 +88,7 @@ pub fn read(body: &str) -> Result<Batch<'_>, TownError> {
         let Some(named) = said.agent else { continue };
         let named = text(&at, "agent_id", Some(named))?;
         if *agent.get_or_insert_with(|| named.clone()) != named {
-            return Err(TownError::invalid(format!("{at}agent_id"), "a batch holds the events of one agent"));
+            return Err(TownError::invalid(&format!("{at}agent_id"), "a batch holds the events of one agent"));
         }
     }
     if events.is_empty() {
@@ -101,7 +101,7 @@ fn event<'a>(at: &str, said: &Said<'a>) -> Result<Event<'a>, TownError> {
     let kind = text(at, "event_type", said.kind)?;
     if kind.len() > SETTING_BYTES {
         let text = format!("event_type has {} bytes; at most {SETTING_BYTES} are kept", kind.len());
-        return Err(TownError::invalid(format!("{at}event_type"), text));
+        return Err(TownError::invalid(&format!("{at}event_type"), text));
     }
     Ok(Event { kind, data: said.data.unwrap_or("{}") })
 }

@@ -7,7 +7,7 @@
 use crate::town::{
     error::TownError,
     policy::{SNAPSHOT_BYTES, SNAPSHOT_PART_BYTES},
-    sql::{Sql, SqlError, Value, first},
+    sql::{Arg, Sql, SqlError, first},
     time::Timestamp,
 };
 
@@ -59,7 +59,7 @@ impl Upload {
     pub fn push(&mut self, sql: &dyn Sql, bytes: &[u8]) -> Result<(), TownError> {
         self.bytes += bytes.len();
         if self.bytes > SNAPSHOT_BYTES {
-            return Err(TownError::TooLarge(format!("Request body too large: at most {SNAPSHOT_BYTES} bytes")));
+            return Err(TownError::too_large(format!("Request body too large: at most {SNAPSHOT_BYTES} bytes")));
         }
         for piece in bytes.chunks(SNAPSHOT_PART_BYTES) {
             let room = SNAPSHOT_PART_BYTES.saturating_sub(self.pending.len()).min(piece.len());
@@ -76,7 +76,7 @@ impl Upload {
         let bytes = std::mem::take(&mut self.pending);
         sql.execute(
             "INSERT INTO snapshot_parts (place, bytes) VALUES (?1, ?2)",
-            &[(self.id * PLACES + self.parts).into(), Value::Blob(bytes)],
+            &[(self.id * PLACES + self.parts).into(), Arg::Blob(&bytes)],
         )?;
         self.parts += 1;
         Ok(())

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
 
 use gastown::town::command::{Actor, AttemptFilter, Command, NewBead};
-use gastown::town::error::TownError;
+use gastown::town::error::Cause;
 use gastown::town::id::{AgentId, BeadId, RigId};
 use gastown::town::time::{MINUTE, Millis, Timestamp};
 use gastown_host::behaviour::{Behaviour, Ending};
@@ -111,9 +111,9 @@ pub fn refused_by(w: &mut World, actor: &Actor, command: Command) -> (u16, Strin
         Err(error) => error,
     };
     assert_eq!(w.sql.dump(), before, "a refused command changed something: {told}");
-    let detail = match &error {
-        TownError::Conflict { state, .. } => state.clone(),
-        TownError::Invalid { field, .. } => field.clone(),
+    let detail = match error.cause() {
+        Cause::Conflict { state, .. } => state.clone(),
+        Cause::Invalid { field, .. } => field.clone(),
         _ => String::new(),
     };
     (error.status(), detail, error.to_string())

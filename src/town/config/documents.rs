@@ -6,7 +6,8 @@ use super::super::sql::SqlError;
 use super::super::text::{self, is_masked};
 use super::from_json::FromJson;
 use super::table::{Field, Group, Kind};
-use serde_json::{Map, Value as Json, json};
+use crate::town::json::{self, json};
+use serde_json::{Map, Value as Json};
 
 /// A part of a checked document. It has the right shape, so the default is for the types.
 pub(super) fn part<T: FromJson + Default>(raw: &Json, pointer: &str) -> T {
@@ -40,8 +41,8 @@ pub(super) fn presets(table: &[Group]) -> Json {
 
 /// A stored document, completed; what this version would refuse has its default.
 pub(super) fn stored(table: &[Group], text: &str) -> Result<Json, TownError> {
-    let broken = || TownError::Storage(SqlError::new("stored settings are not a JSON object"));
-    let found: Json = serde_json::from_str(text).map_err(|_| broken())?;
+    let broken = || TownError::from(SqlError::new("stored settings are not a JSON object"));
+    let found = json::read(text).ok_or_else(broken)?;
     if !found.is_object() {
         return Err(broken());
     }
@@ -66,7 +67,7 @@ pub(super) fn stored(table: &[Group], text: &str) -> Result<Json, TownError> {
 }
 
 pub(super) fn object(patch: &Json) -> Result<&Map<String, Json>, TownError> {
-    patch.as_object().ok_or_else(|| TownError::Malformed("Invalid request body".to_owned()))
+    patch.as_object().ok_or_else(|| TownError::malformed("Invalid request body"))
 }
 
 /// `current` with `patch` applied.
@@ -151,7 +152,7 @@ pub(super) fn check((_, kind, preset): &Field, path: &str, value: &Json, current
                 let command = command.filter(|c| c.len() <= policy::GATE_BYTES).map(|c| json!(c));
                 let path = format!("{path}[{i}]");
                 let message = format!("{path} must be a command of 1 to {} bytes", policy::GATE_BYTES);
-                command.ok_or_else(|| TownError::invalid(path, message))
+                command.ok_or_else(|| TownError::invalid(&path, message))
             };
             list.iter().enumerate().map(entry).collect()
         }
@@ -205,14 +206,14 @@ pub(super) fn check_env(path: &str, vars: &Map<String, Json>, current: &Json) ->
         let first_is_fine = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !first_is_fine || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             let message = format!("Invalid env var key {shown:?}: must be alphanumeric with underscores");
-            return Err(TownError::Malformed(message));
+            return Err(TownError::malformed(message));
         }
         if key.starts_with("GASTOWN_") {
-            return Err(TownError::Malformed(format!("Env var key {shown:?} uses reserved GASTOWN_ prefix")));
+            return Err(TownError::malformed(format!("Env var key {shown:?} uses reserved GASTOWN_ prefix")));
         }
         let path = format!("{path}.{shown}");
         let Some(text) = value.as_str().filter(|text| !text.contains('\0')) else {
-            return Err(TownError::invalid(path.clone(), format!("{path} must be a text without NUL")));
+            return Err(TownError::invalid(&path, format!("{path} must be a text without NUL")));
         };
         let kept = if is_masked(text) { current.get(key) } else { None };
         if kept.is_none() && is_masked(text) && sounds_secret(key) {

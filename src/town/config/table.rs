@@ -2,7 +2,8 @@
 
 use super::super::policy;
 use super::super::time::Millis;
-use serde_json::{Value as Json, json};
+use crate::town::json::json;
+use serde_json::Value as Json;
 
 /// What a setting may be.
 #[derive(Clone, Copy)]

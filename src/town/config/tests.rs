@@ -1,7 +1,8 @@
 //! What a configuration accepts, shows and decides.
 
-use super::super::sql::{Row, SqlError, Undo, Usage, Value};
+use super::super::sql::{Arg, Row, SqlError, Undo, Usage, Value};
 use super::*;
+use crate::town::error::Cause;
 use proptest::prelude::*;
 use std::cell::RefCell;
 
@@ -10,14 +11,14 @@ use std::cell::RefCell;
 struct ConfigTable(RefCell<Option<String>>);
 
 impl Sql for ConfigTable {
-    fn query(&self, sql: &'static str, args: &[Value]) -> Result<Vec<Row>, SqlError> {
+    fn query(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, SqlError> {
         assert!(sql.starts_with("SELECT json FROM config WHERE id = 1") && args.is_empty());
         Ok(self.0.borrow().iter().map(|json| Row(vec![Value::Text(json.clone())])).collect())
     }
-    fn execute(&self, sql: &'static str, args: &[Value]) -> Result<u64, SqlError> {
+    fn execute(&self, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, SqlError> {
         assert!(sql.starts_with("INSERT INTO config") && sql.contains("ON CONFLICT (id) DO UPDATE"));
-        let [Value::Text(json)] = args else { panic!("{args:?}") };
-        *self.0.borrow_mut() = Some(json.clone());
+        let [Arg::Text(json)] = args else { panic!("{args:?}") };
+        *self.0.borrow_mut() = Some((*json).to_owned());
         Ok(1)
     }
     fn savepoint(&self, _: &mut dyn FnMut() -> Result<(), Undo>) -> Result<(), SqlError> {
@@ -37,12 +38,12 @@ fn patched(patch: Json) -> Result<Config, TownError> {
 }
 
 fn refused(patch: Json) -> (u16, String) {
-    match patched(patch).unwrap_err() {
-        TownError::Invalid { field, message } => {
+    match patched(patch).unwrap_err().into_cause() {
+        Cause::Invalid { field, message } => {
             assert!(message.starts_with(&field) || field == "config", "{message}");
             (422, field)
         }
-        TownError::Malformed(message) => (400, message),
+        Cause::Malformed(message) => (400, message),
         other => panic!("{other:?}"),
     }
 }
@@ -364,7 +365,7 @@ fn a_rig_overrides_its_town_and_null_inherits_again() {
     assert_eq!((gates(&town, &again).len(), effective_max_attempts(&town, &again)), (1, 5));
     assert_eq!(RigConfig::from_json("{}").unwrap(), RigConfig::default());
     let refused = rig.patched(&json!({"max_concurrent_polecats": 0})).unwrap_err();
-    assert!(matches!(refused, TownError::Invalid { field, .. } if field == "max_concurrent_polecats"));
+    assert!(matches!(refused.cause(), Cause::Invalid { field, .. } if field == "max_concurrent_polecats"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::super::sql::{Sql, first};
 use super::super::time::{Millis, Timestamp};
 use super::super::{notify, review, rig, text};
 use super::{Convoy, close, emit, get};
-use serde_json::json;
+use crate::town::json::json;
 
 /// Closes a convoy that is whole and has nothing to land, makes the landing of any other whole one due, and takes that
 /// back from one that is not whole any more.

@@ -214,7 +214,7 @@ pub fn read(r: &Row) -> Result<Attempt, SqlError> {
     c.done(attempt)
 }
 
-fn one(sql: &dyn Sql, text: &'static str, id: super::super::sql::Value) -> Result<Option<Attempt>, TownError> {
+fn one(sql: &dyn Sql, text: &'static str, id: super::super::sql::Arg<'_>) -> Result<Option<Attempt>, TownError> {
     Ok(first(sql, text, &[id])?.as_ref().map(read).transpose()?)
 }
 

@@ -6,7 +6,7 @@ use super::super::breakers::Scope;
 use super::super::error::TownError;
 use super::super::id::{BeadId, RigId};
 use super::super::rig::Rig;
-use super::super::sql::{Row, Sql, SqlError, Value, each, first};
+use super::super::sql::{Arg, Row, Sql, SqlError, each, first};
 use super::super::time::Timestamp;
 use super::breaker::{Breaker, Mode, State as BreakerState};
 use super::gate::{View, refinery_being_stopped};
@@ -253,7 +253,7 @@ fn ready_for_trial(sql: &dyn Sql, now: Timestamp, rig: &RigId, kind: Kind) -> Re
          LIMIT 1",
         &[rig.into(), kind.as_str().into()],
     )?;
-    let args: [Value; 3] = [rig.into(), kind.as_str().into(), now.into()];
+    let args: [Arg<'_>; 3] = [rig.into(), kind.as_str().into(), now.into()];
     let waiting = first(
         sql,
         "SELECT bead_id, rank, seq

@@ -5,6 +5,7 @@
 //! [`REASON_BYTES`] of what the other side said. No body, however odd, is an error here.
 
 use crate::town::effect::Answer;
+use crate::town::json;
 use crate::town::policy::{ANSWER_BYTES, REASON_BYTES};
 use crate::town::text;
 use crate::town::time::{Millis, in_words};
@@ -454,7 +455,7 @@ struct Said {
 
 impl Said {
     fn read(body: &str) -> Self {
-        let Ok(Json::Object(said)) = serde_json::from_str::<Json>(body) else {
+        let Some(Json::Object(said)) = json::read(body) else {
             return Self::read_cut_off(body).unwrap_or_else(|| Self { text: body.to_owned(), ..Self::default() });
         };
         let field = |key: &str| said.get(key).and_then(Json::as_str);
@@ -556,7 +557,7 @@ pub fn classify_status(answer: &Answer) -> StatusVerdict {
             StatusVerdict::NoAnswer
         }
         Answer::Http { status: 200..=299, body, .. } => {
-            let Ok(said) = serde_json::from_str::<Json>(body) else { return StatusVerdict::Unclear };
+            let Some(said) = json::read(body) else { return StatusVerdict::Unclear };
             let field = |key: &str| said.get(key).and_then(Json::as_str);
             let why = || field("exitReason").filter(|why| !why.trim().is_empty()).map(str::to_owned);
             match field("status") {
@@ -576,7 +577,7 @@ pub fn classify_status(answer: &Answer) -> StatusVerdict {
 pub fn status_dispatch_id(answer: &Answer) -> Option<String> {
     match answer {
         Answer::Http { status: 200..=299, body, .. } => {
-            let said: Json = serde_json::from_str(body).ok()?;
+            let said = json::read(body)?;
             said.get("dispatchId")?.as_str().filter(|id| !id.is_empty()).map(str::to_owned)
         }
         Answer::Http { .. } | Answer::Unreachable { .. } | Answer::TimedOut { .. } => None,

@@ -15,7 +15,7 @@ use super::super::notify::{self, Notice, NoticeKind};
 use super::super::policy::{PROBE_TRIAL_CAP, REJECTED_IN_A_ROW, RETRY_AFTER_MAX};
 use super::super::redrive;
 use super::super::rig;
-use super::super::sql::{Sql, Value, first};
+use super::super::sql::{Arg, Sql, first};
 use super::super::state::State;
 use super::super::time::{Millis, Timestamp};
 use super::super::{live, mail};
@@ -24,7 +24,7 @@ use super::backoff;
 use super::breaker::{self, Cause, Event, Verdict};
 use super::failure::{Class, Code, Counts, Failure};
 use super::{instance, proof};
-use serde_json::json;
+use crate::town::json::json;
 
 /// What becomes of the bead of a cancelled attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ fn scope_of(sql: &dyn Sql, attempt: &Attempt, f: &Failure) -> Result<Option<Scop
                         f.code.as_str().into(),
                         instance.into(),
                         // Blame may have moved the town's failures to a rig.
-                        Value::from(attempt.rig.clone().map(|rig| Scope::Rig(rig).text())),
+                        Arg::from(attempt.rig.clone().map(|rig| Scope::Rig(rig).text()).as_deref()),
                     ],
                 )?,
             };
@@ -181,13 +181,13 @@ fn close_row(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt, s: &Sentence) -> R
             (&attempt.id).into(),
             s.outcome.as_str().into(),
             // A dispatch that somebody stopped belongs to no class of failures.
-            Value::from(f.filter(|_| s.outcome != Outcome::Cancelled).map(|f| f.rule().class.as_str())),
-            Value::from(f.map(|f| f.code.as_str())),
-            Value::from(f.map(|f| f.reason.as_str())),
-            Value::from(f.and_then(|f| f.status_code).map(u32::from)),
-            Value::from(f.map(Failure::fingerprint)),
+            Arg::from(f.filter(|_| s.outcome != Outcome::Cancelled).map(|f| f.rule().class.as_str())),
+            Arg::from(f.map(|f| f.code.as_str())),
+            Arg::from(f.map(|f| f.reason.as_str())),
+            Arg::from(f.and_then(|f| f.status_code).map(u32::from)),
+            Arg::from(f.map(Failure::fingerprint).as_deref()),
             s.charged.into(),
-            Value::from(s.counts_in.as_ref().map(Scope::text)),
+            Arg::from(s.counts_in.as_ref().map(Scope::text).as_deref()),
             ctx.now.into(),
             duration.into(),
         ],
@@ -303,7 +303,7 @@ pub fn fail(
     )?;
     sql.execute(
         "UPDATE beads SET failed_fingerprint = ?2 WHERE bead_id = ?1",
-        &[(&bead.id).into(), f.fingerprint().into()],
+        &[(&bead.id).into(), (&f.fingerprint()).into()],
     )?;
     let what = if bead.kind == Kind::MergeRequest { "The review" } else { "The bead" };
     let text = format!("{what} «{}» failed and waits for a redrive: {}", bead.title, f.reason);
@@ -420,7 +420,7 @@ fn note_cause(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt, f: &Failure) -> R
          SET failures = failures + 1, beads = beads + excluded.beads, last_seen = excluded.last_seen,
              sample = excluded.sample",
         &[
-            fingerprint.into(),
+            (&fingerprint).into(),
             f.code.as_str().into(),
             f.rule().class.as_str().into(),
             new_bead.into(),

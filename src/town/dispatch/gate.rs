@@ -17,8 +17,9 @@ use super::super::state::State;
 use super::super::time::Timestamp;
 use super::attempt::{self, Load};
 use super::breaker::{Breaker, Mode, State as BreakerState};
+use crate::town::json::json;
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// One reason why a bead is not dispatched (`api.md`, *Explanation*).
 #[derive(Clone, Debug, PartialEq, Serialize)]

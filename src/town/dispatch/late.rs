@@ -30,7 +30,7 @@ pub fn speaker(sql: &dyn Sql, agent: &AgentId, dispatch: Option<&str>) -> Result
         let named = attempt::find(sql, &AttemptId::from(id))?;
         return match named {
             Some(a) if a.agent != *agent => {
-                Err(TownError::Forbidden(format!("Dispatch {id} belongs to another agent than {agent}")))
+                Err(TownError::forbidden(format!("Dispatch {id} belongs to another agent than {agent}")))
             }
             found => Ok(found),
         };
@@ -251,7 +251,7 @@ pub fn completed(
     said: &Completion<'_>,
 ) -> Result<(), TownError> {
     if !matches!(said.status, "completed" | "failed") {
-        return Err(TownError::Malformed("status must be completed or failed".to_owned()));
+        return Err(TownError::malformed("status must be completed or failed"));
     }
     let Some(attempt) = speaker(sql, agent, actor.dispatch())?.filter(Attempt::is_live) else { return Ok(()) };
     let state = State::load(sql)?;

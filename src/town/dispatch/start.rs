@@ -26,7 +26,7 @@ use super::attempt::Attempt;
 use super::breaker::{Event, Trial};
 use super::gate::{Permit, View};
 use super::{mayor, stops};
-use serde_json::json;
+use crate::town::json::json;
 use std::collections::BTreeMap;
 
 /// Books the attempt that `permit` allows, and says what to start.

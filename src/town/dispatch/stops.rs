@@ -33,7 +33,7 @@ pub fn owe(sql: &dyn Sql, ctx: &Ctx<'_>, attempt: &Attempt, when: When) -> Resul
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (attempt_id) DO UPDATE SET due_at = coalesce(excluded.due_at, due_at)",
         &[
-            ctx.ids.uuid().into(),
+            (&ctx.ids.uuid()).into(),
             (&attempt.id).into(),
             (&attempt.agent).into(),
             attempt.bead.as_ref().into(),

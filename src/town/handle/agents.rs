@@ -19,10 +19,11 @@ use super::super::rig;
 use super::super::sql::{Sql, first};
 use super::super::state::State;
 use super::{filled, known_rig};
-use serde_json::{Value as Json, json};
+use crate::town::json::json;
+use serde_json::Value as Json;
 
 fn role(text: &str) -> Result<Role, TownError> {
-    Role::parse(text).ok_or_else(|| TownError::Malformed("role must be polecat, refinery or mayor".to_owned()))
+    Role::parse(text).ok_or_else(|| TownError::malformed("role must be polecat, refinery or mayor"))
 }
 
 /// Makes an agent of a rig under a name and identity of the caller's choice.
@@ -85,7 +86,7 @@ pub fn list(
     status: Option<&str>,
 ) -> Result<Reply, TownError> {
     known_rig(sql, rig_id)?;
-    let wrong = || TownError::Malformed("Invalid role or status filter".to_owned());
+    let wrong = || TownError::malformed("Invalid role or status filter");
     let role = role.map(|r| Role::parse(r).ok_or_else(wrong)).transpose()?;
     let status = status.map(|s| AgentStatus::parse(s).ok_or_else(wrong)).transpose()?;
     let mut all = if rig::is_mayors(rig_id) {

@@ -9,10 +9,10 @@ use super::super::dispatch::attempt;
 use super::super::error::TownError;
 use super::super::id::BeadId;
 use super::super::pulse;
-use super::super::sql::{Sql, Value, each};
+use super::super::sql::{Arg, Sql, each};
 use super::moment;
 use crate::attempt_columns;
-use serde_json::json;
+use crate::town::json::json;
 
 /// Attempts of the town or of one bead, newest first. `before` is the id of an attempt.
 pub fn list(sql: &dyn Sql, ctx: &Ctx<'_>, filter: &AttemptFilter) -> Result<Reply, TownError> {
@@ -27,12 +27,12 @@ pub fn list(sql: &dyn Sql, ctx: &Ctx<'_>, filter: &AttemptFilter) -> Result<Repl
     let args = [
         window.before(),
         window.limit(),
-        Value::from(filter.bead_id.as_ref()),
-        Value::from(filter.outcome.as_ref()),
-        Value::from(filter.class.as_ref()),
-        Value::from(filter.code.as_ref()),
-        Value::from(filter.fingerprint.as_ref()),
-        Value::from(filter.rig_id.as_ref()),
+        Arg::from(filter.bead_id.as_ref()),
+        Arg::from(filter.outcome.as_ref()),
+        Arg::from(filter.class.as_ref()),
+        Arg::from(filter.code.as_ref()),
+        Arg::from(filter.fingerprint.as_ref()),
+        Arg::from(filter.rig_id.as_ref()),
         since.into(),
     ];
     let rows = match &filter.bead_id {

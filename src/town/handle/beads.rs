@@ -10,12 +10,13 @@ use super::super::event::{self, Happening};
 use super::super::id::{AgentId, BeadId, RigId, is_uuid_v4};
 use super::super::policy::{BODY_BYTES, LIST_DEFAULT, METADATA_BYTES, NAME_CHARS, TITLE_BYTES};
 use super::super::rig;
-use super::super::sql::{Sql, Value, each};
+use super::super::sql::{Arg, Sql, each};
 use super::super::state::State;
 use super::super::{Ctx, convoy, id, triage};
 use super::{by_hand, capped, filled, known_rig, object, towns};
 use crate::bead_columns;
-use serde_json::{Value as Json, json};
+use crate::town::json::json;
+use serde_json::Value as Json;
 
 /// Labels a bead may carry.
 const LABELS_MAX: usize = 50;
@@ -138,7 +139,7 @@ pub fn in_rig(sql: &dyn Sql, rig_id: Option<&RigId>, id: &BeadId) -> Result<Bead
 /// Beads of a rig, newest first.
 pub fn list(sql: &dyn Sql, rig_id: &RigId, filter: &BeadFilter) -> Result<Reply, TownError> {
     known_rig(sql, rig_id)?;
-    let wrong = || TownError::Malformed("Invalid status or type filter".to_owned());
+    let wrong = || TownError::malformed("Invalid status or type filter");
     let status = filter.status.as_deref().map(|s| Status::parse(s).ok_or_else(wrong)).transpose()?;
     let kind = match filter.kind.as_deref() {
         // Tables of their own (`design.md` 4): as beads there are none.
@@ -148,9 +149,9 @@ pub fn list(sql: &dyn Sql, rig_id: &RigId, filter: &BeadFilter) -> Result<Reply,
     };
     let args = [
         rig_id.into(),
-        Value::from(status.map(Status::as_str)),
-        Value::from(kind.map(Kind::as_str)),
-        Value::from(filter.assignee.as_ref()),
+        Arg::from(status.map(Status::as_str)),
+        Arg::from(kind.map(Kind::as_str)),
+        Arg::from(filter.assignee.as_ref()),
         filter.limit.unwrap_or(LIST_DEFAULT).into(),
         filter.offset.unwrap_or(0).into(),
     ];
@@ -195,10 +196,10 @@ pub fn update(
     known_rig(sql, rig_id)?;
     let bead = bead::get(sql, id)?;
     if !rig::is_mayors(rig_id) && bead.rig_id.as_ref().is_some_and(|r| r != rig_id) {
-        return Err(TownError::Forbidden("Bead does not belong to this rig".to_owned()));
+        return Err(TownError::forbidden("Bead does not belong to this rig"));
     }
     if *patch == BeadPatch::default() {
-        return Err(TownError::Malformed("At least one field is required".to_owned()));
+        return Err(TownError::malformed("At least one field is required"));
     }
     let mut changed: Vec<&str> = Vec::new();
     let fields = fields(sql, &bead, patch, &mut changed)?;
@@ -350,11 +351,11 @@ fn write(sql: &dyn Sql, ctx: &Ctx<'_>, id: &BeadId, f: &Fields) -> Result<(), To
         &[
             id.into(),
             (&f.title).into(),
-            Value::from(f.body.as_ref()),
+            Arg::from(f.body.as_ref()),
             f.priority.as_str().into(),
             f.rank.into(),
-            json!(f.labels).to_string().into(),
-            f.metadata.to_string().into(),
+            (&json!(f.labels).to_string()).into(),
+            (&f.metadata.to_string()).into(),
             f.rig_id.as_ref().into(),
             f.parent.as_ref().into(),
             f.labels.iter().any(|l| l == label::HELD).into(),

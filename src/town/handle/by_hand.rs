@@ -18,7 +18,7 @@ use super::super::sql::Sql;
 use super::super::{Ctx, audit, convoy, escalation, molecule, review};
 use super::beads::in_rig;
 use super::filled;
-use serde_json::json;
+use crate::town::json::json;
 
 /// `PATCH …/status`: the table of `api.md`.
 pub fn set_status(
@@ -30,9 +30,8 @@ pub fn set_status(
     status: &str,
 ) -> Result<Reply, TownError> {
     let bead = in_rig(sql, rig_id, id)?;
-    let to = Status::parse(status).ok_or_else(|| {
-        TownError::Malformed("status must be open, in_progress, in_review, closed or failed".to_owned())
-    })?;
+    let to = Status::parse(status)
+        .ok_or_else(|| TownError::malformed("status must be open, in_progress, in_review, closed or failed"))?;
     if bead.status == to {
         return Ok(Reply::ok(bead)?.quietly());
     }

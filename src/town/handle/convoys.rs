@@ -7,16 +7,17 @@ use super::super::command::{Actor, Batch};
 use super::super::config::Config;
 use super::super::convoy::{self, Convoy, MergeMode, cycle};
 use super::super::dependency;
-use super::super::error::TownError;
+use super::super::error::{Cause, TownError};
 use super::super::event::{self, Happening};
 use super::super::id::{BeadId, RigId};
 use super::super::policy::{CONVOY_TASKS, CYCLE_TITLE_BYTES, METADATA_BYTES, TITLE_BYTES};
 use super::super::rig;
+use super::super::sorted::Sorted;
 use super::super::sql::Sql;
 use super::super::text;
 use super::{beads, by_hand, filled, object, towns};
-use serde_json::{Value as Json, json};
-use std::collections::BTreeSet;
+use crate::town::json::json;
+use serde_json::Value as Json;
 
 /// Makes a convoy of new beads that wait for each other as the batch says.
 pub fn sling_batch(
@@ -130,13 +131,13 @@ pub fn create(
     let new = convoy::Draft { rig_id: None, merge_mode, feature_branch: None, staged: false };
     convoy::create(sql, &made.id, &new)?;
     let c = convoy::get(sql, &made.id)?;
-    let mut joined = BTreeSet::new();
+    let mut joined = Sorted::new();
     for (task, rig_id) in tasks {
         let bead = bead::find(sql, task)?.filter(|b| b.rig_id.as_ref() == Some(rig_id));
         let missing =
             || TownError::invalid("beads", format!("there is no bead {task} in the rig that is named with it"));
         let bead = bead.ok_or_else(missing)?;
-        if joined.insert(task) {
+        if joined.add(task) {
             may_join(sql, &c, &bead)?;
             convoy::join(sql, &c, task)?;
         }
@@ -212,11 +213,11 @@ pub fn get(sql: &dyn Sql, id: &BeadId) -> Result<Reply, TownError> {
 /// Starts a staged convoy.
 pub fn start(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId) -> Result<Reply, TownError> {
     let found = match convoy::get(sql, id) {
-        Err(TownError::NotFound(_)) => None,
+        Err(e) if matches!(e.cause(), Cause::NotFound(_)) => None,
         other => Some(other?),
     };
     if !found.is_some_and(|c| c.staged && c.bead.status == Status::Open) {
-        return Err(TownError::NotFound("Convoy not found or not staged".to_owned()));
+        return Err(TownError::not_found("Convoy not found or not staged"));
     }
     sql.execute("UPDATE convoys SET staged = 0 WHERE bead_id = ?1", &[id.into()])?;
     convoy::unstage(sql, id)?;
@@ -261,7 +262,7 @@ pub fn patch(
         return Ok(Reply::ok(c.view())?.quietly());
     }
     may_change(&c)?;
-    let mut rigs = BTreeSet::new();
+    let mut rigs = Sorted::new();
     let tasks = convoy::tasks(sql, id)?;
     for task in &tasks {
         let task = bead::get(sql, task)?;
@@ -269,12 +270,12 @@ pub fn patch(
             let text = format!("Work of convoy {id} is under way by its present merge mode and branch");
             return Err(TownError::conflict(task.status.as_str(), text));
         }
-        rigs.insert(task.rig_id);
+        rigs.add(task.rig_id);
     }
     let together = mode == MergeMode::ReviewThenLand;
     if together && c.rig_id.is_none() {
         let mut rigs = rigs.into_iter();
-        c.rig_id = rigs.next().flatten();
+        c.rig_id = rigs.next().and_then(|(rig, ())| rig);
         if c.rig_id.is_none() || rigs.next().is_some() {
             let text = "the tasks of this convoy are not of one rig, so they cannot land together";
             return Err(TownError::invalid("merge_mode", text));
@@ -359,6 +360,6 @@ fn task_of(sql: &dyn Sql, id: &BeadId, task: &BeadId) -> Result<Convoy, TownErro
     let c = convoy::get(sql, id)?;
     match convoy::of_task(sql, task)? {
         Some(of) if of.bead.id == c.bead.id => Ok(c),
-        _ => Err(TownError::NotFound("The bead is no task of this convoy".to_owned())),
+        _ => Err(TownError::not_found("The bead is no task of this convoy")),
     }
 }

@@ -13,7 +13,7 @@ use super::super::sql::Sql;
 use super::super::state::State;
 use super::super::{mail, mayor};
 use super::{capped, filled};
-use serde_json::json;
+use crate::town::json::json;
 
 /// `POST mayor/message`.
 pub fn message(

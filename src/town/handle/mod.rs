@@ -20,7 +20,7 @@ use super::Reply;
 use super::command::{Actor, Command};
 use super::config::Config;
 use super::dispatch::late::{self, Completion, Work};
-use super::error::TownError;
+use super::error::{Cause, TownError};
 use super::id::{AgentId, RigId};
 use super::policy::{HEARTBEATS_MAX, INSTANCE_BYTES, MESSAGE_BYTES, NAME_CHARS, SETTING_BYTES, STATUS_MESSAGE_CHARS};
 use super::rig;
@@ -30,7 +30,8 @@ use super::{
     agent, audit, container, convoy, debug, departed, drain, escalation, event, explain, frame, mail, molecule, notify,
     nudge, overview, prime, redrive, registry, review, ui_action,
 };
-use serde_json::{Value as Json, json};
+use crate::town::json::json;
+use serde_json::Value as Json;
 
 /// Applies one command.
 #[allow(clippy::too_many_lines, reason = "one arm per command: the table of what a town can be asked")]
@@ -326,7 +327,7 @@ fn heartbeats(
                 all.drain_nonce = all.drain_nonce.or(beat.drain_nonce);
             }
             // It names another agent's dispatch: of no effect, and none of the others' business.
-            Err(TownError::Forbidden(_)) => {}
+            Err(e) if matches!(e.cause(), Cause::Forbidden(_)) => {}
             Err(e) => return Err(e),
         }
     }

@@ -5,20 +5,21 @@ use super::super::breakers::{self, Scope};
 use super::super::command::Actor;
 use super::super::dispatch::breaker::{Event, Mode, Override, State as BreakerState};
 use super::super::dispatch::gate::View;
-use super::super::error::TownError;
+use super::super::error::{Cause, TownError};
 use super::super::policy::{FORCED_CLOSED_MAX, FORCED_OPEN_MAX, MANUAL_PROBE_EVERY, SHADOW_MAX};
 use super::super::rig;
 use super::super::sql::Sql;
 use super::super::time::in_words;
 use super::super::{Ctx, audit, overview};
-use serde_json::{Value as Json, json};
+use crate::town::json::json;
+use serde_json::Value as Json;
 
 /// A reason is 1 … 500 bytes (`api.md`).
 const REASON_MAX: usize = 500;
 
 fn scope(sql: &dyn Sql, text: &str) -> Result<Scope, TownError> {
     let scope = Scope::parse(text)
-        .ok_or_else(|| TownError::NotFound(format!("There is no breaker {text}; use town or rig:<id>")))?;
+        .ok_or_else(|| TownError::not_found(format!("There is no breaker {text}; use town or rig:<id>")))?;
     if let Scope::Rig(id) = &scope {
         rig::get(sql, id)?;
     }
@@ -53,7 +54,7 @@ pub fn set(
     expires_in: Option<i64>,
 ) -> Result<Reply, TownError> {
     if !actor.is_person() {
-        return Err(TownError::Forbidden("Only the town's owner or an operator may override a breaker".to_owned()));
+        return Err(TownError::forbidden("Only the town's owner or an operator may override a breaker"));
     }
     let scope = scope(sql, text)?;
     let reason = reason.unwrap_or_default().trim();
@@ -92,7 +93,7 @@ pub fn set(
 /// Asks for a probe now; it closes nothing by itself.
 pub fn probe(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, text: &str) -> Result<Reply, TownError> {
     if !actor.is_person() {
-        return Err(TownError::Forbidden("Only the town's owner or an operator may ask for a probe".to_owned()));
+        return Err(TownError::forbidden("Only the town's owner or an operator may ask for a probe"));
     }
     let scope = scope(sql, text)?;
     let b = breakers::load(sql, &scope)?;
@@ -105,13 +106,13 @@ pub fn probe(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, text: &str) -> Result<
     if let Some(asked) = b.asked_at {
         let wait = MANUAL_PROBE_EVERY - ctx.now.since(asked);
         if wait > 0 {
-            return Err(TownError::TooOften {
+            return Err(TownError::from(Cause::TooOften {
                 message: format!(
                     "A probe was asked for {} ago; ask at most once a minute",
                     in_words(ctx.now.since(asked))
                 ),
                 retry_after: wait,
-            });
+            }));
         }
     }
     let view = View::load(sql, ctx.now)?;

@@ -13,7 +13,7 @@ use super::super::policy::{BODY_BYTES, MESSAGE_BYTES, METADATA_BYTES, REWORK_FIL
 use super::super::review::{self, pull_request, rework};
 use super::super::sql::Sql;
 use super::{capped, filled, towns};
-use serde_json::json;
+use crate::town::json::json;
 
 /// `POST review-queue`: as `done` with a branch, without ending the attempt of another agent.
 #[allow(clippy::too_many_arguments, reason = "the body's fields")]

@@ -12,18 +12,18 @@ use super::super::error::TownError;
 use super::super::id::{AgentId, BeadId, RigId};
 use super::super::policy::DELETED_AT_ONCE;
 use super::super::rig;
+use super::super::sorted::Sorted;
 use super::super::sql::Sql;
 use super::super::{audit, text};
 use super::{agents, by_hand, known_rig};
-use serde_json::json;
-use std::collections::BTreeSet;
+use crate::town::json::json;
 
 /// The bead, if the rig of the route may be asked about it.
 fn of_rig(sql: &dyn Sql, rig_id: &RigId, id: &BeadId) -> Result<Bead, TownError> {
     known_rig(sql, rig_id)?;
     let bead = bead::get(sql, id)?;
     if !rig::is_mayors(rig_id) && bead.rig_id.as_ref().is_some_and(|r| r != rig_id) {
-        return Err(TownError::Forbidden("Bead does not belong to this rig".to_owned()));
+        return Err(TownError::forbidden("Bead does not belong to this rig"));
     }
     Ok(bead)
 }
@@ -43,7 +43,7 @@ pub fn reassign(
         return Ok(Reply::ok(bead)?.quietly());
     }
     if target.rig_id != bead.rig_id {
-        return Err(TownError::Forbidden("Target agent does not belong to this rig".to_owned()));
+        return Err(TownError::forbidden("Target agent does not belong to this rig"));
     }
     if let Some(other) = &target.hook {
         let text = format!("Agent {to} is busy with bead {other}; wait for it, or reset the agent");
@@ -92,7 +92,7 @@ pub fn delete_many(
     ids: &[String],
 ) -> Result<Reply, TownError> {
     known_rig(sql, rig_id)?;
-    let mut all: BTreeSet<String> = BTreeSet::new();
+    let mut all: Sorted<String, ()> = Sorted::new();
     let mut wave: Vec<String> = ids.to_vec();
     while !wave.is_empty() {
         let asked = json!(wave).to_string();
@@ -105,7 +105,7 @@ pub fn delete_many(
             &[(&asked).into(), rig_id.into(), rig::is_mayors(rig_id).into()],
         )?;
         let found = rows.iter().map(|r| r.text(0)).collect::<Result<Vec<_>, _>>()?;
-        let fresh: Vec<String> = found.into_iter().filter(|id| all.insert(id.clone())).collect();
+        let fresh: Vec<String> = found.into_iter().filter(|id| all.add(id.clone())).collect();
         let asked = json!(fresh).to_string();
         let rows = sql.query(
             "SELECT c.bead_id
@@ -115,12 +115,12 @@ pub fn delete_many(
              SELECT m.bead_id
              FROM json_each(?1) j
              JOIN merge_requests m ON m.source_bead_id = j.value",
-            &[asked.into()],
+            &[(&asked).into()],
         )?;
         wave = rows.iter().map(|r| r.text(0)).collect::<Result<_, _>>()?;
     }
     let deleted = all.len();
-    for id in all {
+    for (id, ()) in all {
         by_hand::erase(sql, ctx, &BeadId(id), "the bead was deleted")?;
     }
     let before = json!({"deleted": deleted, "asked": ids.len()});
@@ -139,7 +139,7 @@ pub fn delete_by_status(
     kind: Option<&str>,
 ) -> Result<Reply, TownError> {
     rig::get(sql, rig_id)?;
-    let wrong = || TownError::Malformed("Invalid status or type filter".to_owned());
+    let wrong = || TownError::malformed("Invalid status or type filter");
     Status::parse(status).ok_or_else(wrong)?;
     if let Some(kind) = kind {
         Kind::parse(kind).ok_or_else(wrong)?;
@@ -166,7 +166,7 @@ pub fn reset(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, rig_id: &RigId, id: &A
     known_rig(sql, rig_id)?;
     let agent = agent::get(sql, id)?;
     if agent.rig_id.as_ref() != Some(rig_id) {
-        return Err(TownError::Forbidden("Agent does not belong to this rig".to_owned()));
+        return Err(TownError::forbidden("Agent does not belong to this rig"));
     }
     let reason = format!("reset by {}", actor.label());
     agents::release(sql, ctx, id, &reason)?;

@@ -14,7 +14,8 @@ use super::super::sql::{Sql, first};
 use super::super::state::State;
 use super::super::{Ctx, audit, container, convoy, rig};
 use super::{by_hand, capped};
-use serde_json::{Value as Json, json};
+use crate::town::json::json;
+use serde_json::Value as Json;
 
 /// Names the town, makes its configuration and its mayor's row. Repeating it changes nothing.
 pub fn found(sql: &dyn Sql, ctx: &Ctx<'_>, town_id: &str, name: &str, owner: &str) -> Result<Reply, TownError> {
@@ -131,7 +132,7 @@ pub fn remove_rig(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &RigId) -> Re
     for r in &agents {
         agent::delete(sql, ctx.now, &AgentId(r.text(0)?))?;
     }
-    sql.execute("DELETE FROM breakers WHERE scope = ?1", &[breakers::Scope::Rig(id.clone()).text().into()])?;
+    sql.execute("DELETE FROM breakers WHERE scope = ?1", &[(&breakers::Scope::Rig(id.clone()).text()).into()])?;
     rig::remove(sql, id)?;
     let before = json!({"name": rig.name, "git_url": super::super::text::redact(&rig.git_url)});
     audit::record(sql, ctx, actor, "rig.remove", id.as_str(), "removed by hand", Some(&before), None)?;
@@ -233,7 +234,7 @@ fn move_deadlines(sql: &dyn Sql, ctx: &Ctx<'_>, before: &Config, after: &Config)
                 let delay = backoff::probe_delay(&after.breaker, &state.town_id, &name, b.generation, b.delay_step);
                 sql.execute(
                     "UPDATE breakers SET next_probe_at = min(next_probe_at, ?2) WHERE scope = ?1",
-                    &[name.into(), ctx.now.plus(delay).into()],
+                    &[(&name).into(), ctx.now.plus(delay).into()],
                 )?;
             }
         }

@@ -21,7 +21,7 @@ use super::super::sql::Sql;
 use super::super::state::State;
 use super::super::{audit, text, triage};
 use super::{by_hand, capped};
-use serde_json::json;
+use crate::town::json::json;
 
 /// What may be done (`domain.md` 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +69,13 @@ fn may_resolve(sql: &dyn Sql, actor: &Actor) -> Result<(), TownError> {
         return Ok(());
     }
     let Some(id) = actor.agent() else {
-        return Err(TownError::Forbidden("Agent authentication required".to_owned()));
+        return Err(TownError::forbidden("Agent authentication required"));
     };
     let hook = agent::find(sql, id)?.and_then(|a| a.hook);
     if *id == State::load(sql)?.mayor || triage::answers(sql, hook.as_ref())? {
         return Ok(());
     }
-    Err(TownError::Forbidden("Only triage agents can resolve triage requests".to_owned()))
+    Err(TownError::forbidden("Only triage agents can resolve triage requests"))
 }
 
 /// Resolves an open request: does what was chosen, if the agent is still on its bead, and closes the request.
@@ -124,7 +124,7 @@ fn close(
     }
     sql.execute(
         "UPDATE beads SET metadata = ?2 WHERE bead_id = ?1",
-        &[id.into(), request.metadata.to_string().into()],
+        &[id.into(), (&request.metadata.to_string()).into()],
     )?;
     let because = Because { agent: actor.agent(), ..Because::of(&who, action) };
     bead::transition(sql, ctx, &mut request, Status::Closed, because)?;

@@ -10,15 +10,25 @@ use super::super::state::State;
 use super::super::text;
 use super::super::time::{Millis, Timestamp, in_words};
 use super::{Notice, NoticeKind, notify};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value as Json, json};
+use crate::town::json::{self, json};
+use serde::Serialize;
+use serde_json::Value as Json;
 use std::fmt::Write;
 
 /// One of the failures that wait to be told together.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Failure {
     bead_id: String,
     text: String,
+}
+
+impl Failure {
+    /// What was written of some.
+    fn list(text: &str) -> Option<Vec<Self>> {
+        let list = json::read(text)?;
+        let field = |f: &Json, key: &str| f.get(key)?.as_str().map(str::to_owned);
+        list.as_array()?.iter().map(|f| Some(Self { bead_id: field(f, "bead_id")?, text: field(f, "text")? })).collect()
+    }
 }
 
 /// What waits to be told together.
@@ -38,7 +48,7 @@ impl Rollup {
         Ok(Self {
             last_at: r.opt_int(0)?.map(Timestamp),
             count: r.count(1)?,
-            beads: serde_json::from_str(&r.text(2)?).unwrap_or_default(),
+            beads: Failure::list(&r.text(2)?).unwrap_or_default(),
         })
     }
     fn save(&self, sql: &dyn Sql) -> Result<(), TownError> {
@@ -46,7 +56,7 @@ impl Rollup {
             "UPDATE town
              SET rollup_last_at = ?1, rollup_count = ?2, rollup_beads = ?3
              WHERE id = 1",
-            &[self.last_at.into(), self.count.into(), json!(self.beads).to_string().into()],
+            &[self.last_at.into(), self.count.into(), (&json!(self.beads).to_string()).into()],
         )?;
         Ok(())
     }

@@ -18,9 +18,10 @@ use super::super::state::State;
 use super::super::text;
 use super::super::time::{Millis, Timestamp, in_words};
 use super::{Channel, emit};
+use crate::town::json::{self, json};
 use hmac::{Hmac, Mac};
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use sha2::Sha256;
 
 /// What a webhook receives (`api.md`). `text` makes it readable for Slack as it is.
@@ -83,7 +84,7 @@ pub fn book_posts(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<Vec<E
             kind: &r.text(4)?,
             town_id: &town_id,
             text: &r.text(7)?,
-            facts: serde_json::from_str(&r.text(8)?).unwrap_or_else(|_| json!({})),
+            facts: json::read(&r.text(8)?).unwrap_or_else(|| json!({})),
             created_at,
         };
         let body = serde_json::to_string(&body).map_err(|e| SqlError::new(e.to_string()))?;
@@ -199,7 +200,7 @@ pub fn settle_post(
             "UPDATE deliveries
              SET state = 'skipped', next_attempt_at = NULL, sent_until = NULL, last_error = ?2
              WHERE delivery_id = ?1",
-            &[delivery_id.into(), error.into()],
+            &[delivery_id.into(), (&error).into()],
         )?;
         return Ok(());
     }
@@ -212,7 +213,7 @@ pub fn settle_post(
         "UPDATE deliveries
          SET next_attempt_at = ?2, sent_until = NULL, last_error = ?3
          WHERE delivery_id = ?1",
-        &[delivery_id.into(), next.into(), error.into()],
+        &[delivery_id.into(), next.into(), (&error).into()],
     )?;
     Ok(())
 }

@@ -46,7 +46,7 @@ pub fn book(
 ) -> Result<Option<Effect>, TownError> {
     match atomically(sql, || start::book(sql, ctx, view, permit)) {
         Ok(effect) => Ok(Some(effect)),
-        Err(TownError::Storage(e)) => Err(TownError::Storage(e)),
+        Err(e) if e.is_storage() => Err(e),
         Err(_) => {
             view.load = attempt::load(sql, ctx.now)?;
             view.breakers = breakers::all(sql)?;

@@ -12,7 +12,7 @@ use super::super::notify;
 use super::super::policy::{
     FORGE_BACKOFF_MAX, FORGE_MALFORMED_MAX, FORGE_TRANSIENT_MAX, PR_POLL_EVERY, PR_SETTLE, REASON_BYTES,
 };
-use super::super::sql::{Sql, Value};
+use super::super::sql::{Arg, Sql};
 use super::super::text;
 use super::super::time::MINUTE;
 use super::forge::{self, Place, Said, Seen, Step, Trouble};
@@ -21,7 +21,7 @@ use super::pull_request::{
 };
 use super::rework::{self, Wanted};
 use super::{MergeRequest, Verdict, request};
-use serde_json::json;
+use crate::town::json::json;
 
 /// Records what a forge said; the effects it returns are booked. Late and repeated outcomes change nothing.
 pub fn settle(
@@ -42,7 +42,7 @@ pub fn settle(
     let asked = request(sql, &mr.id)?;
     let place = match place(sql, &config, &mr, &asked, step) {
         Ok(place) => place,
-        Err(TownError::Storage(e)) => return Err(e.into()),
+        Err(e) if e.is_storage() => return Err(e),
         // The settings have changed meanwhile; the next call says what is wrong with them.
         Err(_) => return Ok(Vec::new()),
     };
@@ -249,7 +249,7 @@ fn troubled(
             (&mr.id).into(),
             transient.into(),
             malformed.into(),
-            Value::from(refused),
+            Arg::from(refused.as_deref()),
             text::cut(&t.words, REASON_BYTES).into(),
             ctx.now.plus(wait).into(),
         ],

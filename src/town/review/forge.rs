@@ -7,8 +7,9 @@ use super::super::effect::Answer;
 use super::super::policy::REASON_BYTES;
 use super::super::text;
 use super::super::time::{Millis, in_words};
+use crate::town::json::json;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// A repository at a forge, or a pull request in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -361,7 +362,7 @@ fn answered(place: &Place, answer: &Answer) -> Result<Json, Trouble> {
             return Err(trouble(Kind::Transient, words, None));
         }
     };
-    let json = serde_json::from_str::<Json>(body).ok();
+    let json = crate::town::json::read(body);
     if (200..300).contains(&status) {
         let words = || format!("{who} answered {status} with something that is no JSON: {}", excerpt(body));
         return json.ok_or_else(|| trouble(Kind::Malformed, words(), None));

@@ -23,7 +23,8 @@ use super::super::time::Timestamp;
 use super::answer::give_up;
 use super::forge::{self, Place, Step, Trouble, Words};
 use super::{MergeRequest, request};
-use serde_json::{Value as Json, json};
+use crate::town::json::json;
+use serde_json::Value as Json;
 
 /// `failure_reason.source` of a merge request that was given up because of its forge.
 pub const FORGE: &str = "forge";
@@ -149,7 +150,7 @@ pub(super) fn note(sql: &dyn Sql, mr: &BeadId, words: &[(&str, Json)]) -> Result
     }
     if metadata != before {
         let metadata = metadata.to_string();
-        sql.execute("UPDATE beads SET metadata = ?2 WHERE bead_id = ?1", &[mr.into(), metadata.into()])?;
+        sql.execute("UPDATE beads SET metadata = ?2 WHERE bead_id = ?1", &[mr.into(), (&metadata).into()])?;
     }
     Ok(())
 }
@@ -199,7 +200,7 @@ pub(super) fn call(
     let found = place(sql, config, mr, &asked, &step).and_then(|place| Ok((token(config, &place)?, place)));
     let (token, place) = match found {
         Ok(found) => found,
-        Err(TownError::Storage(e)) => return Err(e.into()),
+        Err(e) if e.is_storage() => return Err(e),
         Err(e) => {
             let trouble = Trouble { kind: forge::Kind::Denied, words: e.to_string(), wait: None };
             give_up(sql, ctx, mr, &asked, &step, &trouble)?;

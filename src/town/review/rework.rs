@@ -18,7 +18,8 @@ use super::super::sql::Sql;
 use super::super::text;
 use super::{MergeRequest, Verdict, end_attempt, request, settle};
 use crate::bead_columns;
-use serde_json::{Value as Json, json};
+use crate::town::json::json;
+use serde_json::Value as Json;
 
 /// The label of a refinery's request for changes.
 pub const REWORK: &str = "gt:rework";
@@ -46,7 +47,7 @@ pub fn request_changes(
 ) -> Result<Option<BeadId>, TownError> {
     if agent::get(sql, id)?.role != Role::Refinery {
         let words = "Only a refinery can request changes; report done, or escalate what stands in your way";
-        return Err(TownError::Forbidden(words.to_owned()));
+        return Err(TownError::forbidden(words.to_owned()));
     }
     let idle = |state: &str, why: String| {
         let advice = "changes can be requested only while a dispatch reviews one; wait for the next";
