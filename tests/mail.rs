@@ -89,7 +89,7 @@ impl Fixture {
         list.as_array().unwrap().iter().map(|e| e["message"].as_str().unwrap().to_owned()).collect()
     }
     fn prime(&self, agent: &AgentId) -> Json {
-        prime::prime(&self.db, &self.ctx(), agent).unwrap()
+        prime::prime(&self.db, &self.ctx(), agent, false).unwrap()
     }
 }
 
@@ -471,7 +471,7 @@ fn a_rework_bead_is_primed_with_the_title_of_what_it_reworks() {
 #[test]
 fn an_unknown_agent_cannot_be_primed() {
     let f = Fixture::new();
-    let refused = prime::prime(&f.db, &f.ctx(), &AgentId::from("nobody"));
+    let refused = prime::prime(&f.db, &f.ctx(), &AgentId::from("nobody"), false);
     assert_eq!(refused, Err(TownError::not_found("Agent not found")));
 }
 

@@ -76,7 +76,7 @@ fn a_town_with_work_in_it_survives_a_refusal_and_goes_on_when_the_right_build_is
     let checksum = db.peek("SELECT checksum FROM migrations WHERE id = 1", &[])[0].text(0).unwrap();
     db.execute("UPDATE migrations SET checksum = 'x' WHERE id = 1", &[]).unwrap();
     refused(&db);
-    db.execute("UPDATE migrations SET checksum = ?1 WHERE id = 1", &[checksum.into()]).unwrap();
+    db.execute("UPDATE migrations SET checksum = ?1 WHERE id = 1", &[(&checksum).into()]).unwrap();
     drop(db);
     let mut w = World::on_file(&path, 2);
     w.run_for(600_000);

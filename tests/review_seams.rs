@@ -173,11 +173,11 @@ fn what_the_town_goes_by_outlives_metadata_that_somebody_replaces() {
         let shown = w.must(Command::UpdateBead { rig_id, bead_id, patch: free });
         assert_eq!((&shown["metadata"]["note"], &shown["metadata"]["own"]), (&json!("look"), &Json::Null));
         w.run_for(MINUTE);
-        let starts = w.effects.iter().filter_map(|(_, e)| match e {
+        let mut starts = w.effects.iter().filter_map(|(_, e)| match e {
             Effect::StartAgent(s) => Some(s.request.branch.clone()),
             _ => None,
         });
-        assert_eq!(starts.last().as_deref(), Some("gt/toast/0badcafe"), "{label}");
+        assert_eq!(starts.next_back().as_deref(), Some("gt/toast/0badcafe"), "{label}");
     }
 }
 
@@ -239,4 +239,26 @@ fn a_mayor_that_goes_on_in_another_container_is_not_told_once_more_what_it_was_t
     let handed = w.must(Command::ReadRegistry { container_instance_id: Some("the next one".to_owned()) });
     assert_eq!(handed.as_array().unwrap().len(), 1, "{handed}");
     assert_eq!(text(&handed[0]["request"], "prompt"), prompts::RESUMED);
+}
+
+#[test]
+fn a_process_that_was_stopped_takes_no_mail_from_the_one_after_it() {
+    let (mut w, _) = World::founded(11);
+    w.container.behave(|_| Behaviour::hangs());
+    w.must(Command::MessageMayor { message: "hello".to_owned(), ui_context: None });
+    w.run_for(MINUTE);
+    let first = text(&attempts(&w)[0], "attempt_id").to_owned();
+    let mayor = text(&attempts(&w)[0], "agent_id").to_owned();
+    w.must(Command::DestroyMayor);
+    w.must(Command::MessageMayor { message: "make a plan".to_owned(), ui_context: None });
+    let agent_id = || AgentId::from(mayor.as_str());
+    for reads in [Command::ReadMail { agent_id: agent_id() }, Command::Prime { agent_id: agent_id() }] {
+        for named in [Some(first.as_str()), None] {
+            let told = w.command(&voice(&mayor, named), reads.clone()).unwrap().data;
+            assert!(!told.to_string().contains("make a plan"), "{told}");
+        }
+    }
+    w.run_for(10 * MINUTE);
+    let heard = w.container.told().iter().filter(|t| t.prompt.contains("make a plan")).count();
+    assert_eq!(heard, 1, "{}", w.journal());
 }

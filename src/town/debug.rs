@@ -4,10 +4,11 @@ use super::bead;
 use super::convoy;
 use super::error::TownError;
 use super::id::BeadId;
+use super::json::json;
 use super::policy::LIST_MAX;
 use super::rig;
-use super::sql::{Sql, SqlError, Value};
-use serde_json::{Value as Json, json};
+use super::sql::{Arg, Sql, SqlError};
+use serde_json::Value as Json;
 
 /// What is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub fn look(sql: &dyn Sql, at: &Look) -> Result<Json, TownError> {
 }
 
 /// The objects that a statement makes in its first column.
-fn objects(sql: &dyn Sql, text: &'static str, args: &[Value]) -> Result<Vec<Json>, SqlError> {
+fn objects(sql: &dyn Sql, text: &'static str, args: &[Arg<'_>]) -> Result<Vec<Json>, SqlError> {
     let rows = sql.query(text, args)?;
     rows.iter().map(|r| serde_json::from_str(&r.text(0)?).map_err(|e| SqlError::new(e.to_string()))).collect()
 }

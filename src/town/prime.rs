@@ -26,8 +26,8 @@ struct PrimeContext {
     pr_conflict_context: Option<Json>,
 }
 
-/// Everything that `agent` needs to begin; its mail is delivered by it.
-pub fn prime(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId) -> Result<Json, TownError> {
+/// Everything that `agent` needs to begin; its mail is delivered by it. A `late` process gets none: its mail waits for the next.
+pub fn prime(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, late: bool) -> Result<Json, TownError> {
     let agent = agent::get(sql, agent)?;
     let hooked_bead = match &agent.hook {
         Some(hook) => bead::find(sql, hook)?,
@@ -36,7 +36,7 @@ pub fn prime(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId) -> Result<Json, Town
     let original = original_title(sql, hooked_bead.as_ref())?;
     let hook = hooked_bead.as_ref();
     let context = PrimeContext {
-        undelivered_mail: mail::take(sql, ctx, &agent.id)?,
+        undelivered_mail: if late { Vec::new() } else { mail::take(sql, ctx, &agent.id)? },
         open_beads: open_beads(sql, &agent)?,
         rework_context: hook.and_then(|b| rework(b, original.as_deref())),
         pr_fixup_context: hook.and_then(fixup),

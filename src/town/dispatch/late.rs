@@ -132,6 +132,12 @@ pub fn acted(sql: &dyn Sql, ctx: &Ctx<'_>, agent: &AgentId, actor: &Actor) -> Re
     proof::prove(sql, ctx, &mut state, &config, &attempt, lease, None)
 }
 
+/// True if a process speaks whose dispatch is over: it is told to stop, so what it is told is lost.
+pub fn is_late(sql: &dyn Sql, agent: &AgentId, actor: &Actor) -> Result<bool, TownError> {
+    let speaks = matches!(actor, Actor::Container { .. });
+    Ok(speaks && speaker(sql, agent, actor.dispatch())?.is_some_and(|a| !a.is_live()))
+}
+
 /// What an agent hands in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work<'a> {

@@ -118,7 +118,10 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         Command::ResetAgent { rig_id, agent_id } => tools::reset(sql, ctx, actor, &rig_id, &agent_id),
         Command::Hook { rig_id: _, agent_id, bead_id } => agents::hook(sql, ctx, &agent_id, &bead_id),
         Command::Unhook { rig_id: _, agent_id } => agents::unhook(sql, ctx, actor, &agent_id),
-        Command::Prime { agent_id } => Ok(Reply::ok(prime::prime(sql, ctx, &agent_id)?)?.quietly()),
+        Command::Prime { agent_id } => {
+            let late = late::is_late(sql, &agent_id, actor)?;
+            Ok(Reply::ok(prime::prime(sql, ctx, &agent_id, late)?)?.quietly())
+        }
         Command::Done { agent_id, branch, pr_url, summary } => {
             if let Some(branch) = &branch {
                 towns::check_branch("branch", branch)?;
@@ -187,7 +190,8 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         }
         Command::ReadMail { agent_id } => {
             agent::get(sql, &agent_id)?;
-            Ok(Reply::ok(mail::take(sql, ctx, &agent_id)?)?.quietly())
+            let late = late::is_late(sql, &agent_id, actor)?;
+            Ok(Reply::ok(if late { Vec::new() } else { mail::take(sql, ctx, &agent_id)? })?.quietly())
         }
         Command::SendMail { from_agent_id, to_agent_id, subject, body } => {
             mayor::send(sql, ctx, actor, from_agent_id, &to_agent_id, &subject, &body)?;
