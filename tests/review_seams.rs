@@ -262,3 +262,27 @@ fn a_process_that_was_stopped_takes_no_mail_from_the_one_after_it() {
     let heard = w.container.told().iter().filter(|t| t.prompt.contains("make a plan")).count();
     assert_eq!(heard, 1, "{}", w.journal());
 }
+
+#[test]
+fn work_that_an_old_process_saves_goes_to_its_own_bead_and_to_no_other_of_its_agent() {
+    let (mut w, rig) = World::founded(12);
+    polecats(&mut w, Behaviour::hangs());
+    let old = w.sling(&rig, "old");
+    w.run_for(MINUTE);
+    let (agent, first) = (text(&last(&w, &old), "agent_id").to_owned(), text(&last(&w, &old), "attempt_id").to_owned());
+    w.must(Command::CancelBead { bead_id: old, reason: "not needed".to_owned() });
+    w.run_for(MINUTE);
+    let new = w.sling(&rig, "new");
+    w.run_for(MINUTE);
+    assert_eq!(text(&last(&w, &new), "agent_id"), agent, "it has another bead by now");
+    let saved = || Command::EvictionContext {
+        agent_id: agent.as_str().into(),
+        branch: "gt/toast/01d01d01".to_owned(),
+        agent_name: "Toast".to_owned(),
+        saved_at: "2026-11-20T10:00:00Z".to_owned(),
+    };
+    w.command(&voice(&agent, Some(&first)), saved()).unwrap();
+    assert_eq!(w.bead(&new)["metadata"], json!({}));
+    w.command(&voice(&agent, None), saved()).unwrap();
+    assert_eq!(w.bead(&new)["metadata"]["resume_branch"], "gt/toast/01d01d01");
+}

@@ -2,10 +2,11 @@
 
 use super::Ctx;
 use super::agent;
-use super::bead;
+use super::bead::{self, Status};
 use super::breakers;
 use super::config::Config;
-use super::dispatch::instance;
+use super::dispatch::attempt::Attempt;
+use super::dispatch::{instance, late};
 use super::effect::Effect;
 use super::error::TownError;
 use super::id::AgentId;
@@ -124,18 +125,23 @@ pub fn next_deadline(state: &State) -> Option<Timestamp> {
     state.draining_since.map(|since| since.plus(DRAIN_LIMIT))
 }
 
-/// `POST eviction-context`: an agent saved its work on a branch; its bead goes on from there.
+/// `POST eviction-context`: an agent saved its work on a branch; its bead goes on from there. That is the bead of the dispatch
+/// that speaks: the agent may have another one by now, which must not go on with this work.
 pub fn saved(
     sql: &dyn Sql,
     ctx: &Ctx<'_>,
+    dispatch: Option<&str>,
     id: &AgentId,
     branch: &str,
     name: &str,
     saved_at: &str,
 ) -> Result<(), TownError> {
     let agent = agent::get(sql, id)?;
-    let Some(hook) = &agent.hook else { return Ok(()) };
-    let Some(bead) = bead::find(sql, hook)? else { return Ok(()) };
+    let attempt = late::speaker(sql, id, dispatch)?;
+    let live = attempt.as_ref().is_none_or(Attempt::is_live);
+    let Some(hook) = &attempt.map_or(agent.hook, |a| a.bead) else { return Ok(()) };
+    // Of a dispatch that is over only what nobody has begun anew.
+    let Some(bead) = bead::find(sql, hook)?.filter(|b| live || b.status == Status::Open) else { return Ok(()) };
     let note = format!(
         "\n\n---\nThe container was evicted at {saved_at}. {name} had saved its work on branch {branch}; go on from there."
     );

@@ -185,7 +185,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             towns::check_branch("branch", &branch)?;
             capped("agent_name", &agent_name, NAME_CHARS * 4)?;
             capped("saved_at", &saved_at, NAME_CHARS)?;
-            drain::saved(sql, ctx, &agent_id, &branch, &agent_name, &saved_at)?;
+            drain::saved(sql, ctx, actor.dispatch(), &agent_id, &branch, &agent_name, &saved_at)?;
             Reply::ok(json!({"written": true}))
         }
         Command::ReadMail { agent_id } => {
