@@ -12,6 +12,7 @@ mod support_host;
 
 use gastown::town::command::{Actor, Command};
 use gastown::town::id::{BeadId, RigId};
+use gastown::town::prompts;
 use gastown::town::time::{HOUR, MINUTE, SECOND};
 use gastown_host::behaviour::Behaviour;
 use gastown_host::world::World;
@@ -217,4 +218,42 @@ fn an_answer_that_was_lost_is_given_again_to_the_same_process_and_to_no_other() 
     w.run_for(5 * MINUTE);
     let first = &w.attempts(&beads[0])[0];
     assert_eq!((text(first, "code"), &first["charged"]), ("container.lost", &json!(false)));
+}
+
+/// A town at work whose mayor's second start carried a person's words, in a container that is registered.
+fn a_mayor_with_words(behaviour: Behaviour) -> World {
+    let (mut w, ..) = at_work(2);
+    let mayors = |w: &mut World, behaviour: Behaviour| {
+        w.container
+            .behave(move |start| if start.request.role == "mayor" { behaviour.clone() } else { Behaviour::hangs() });
+    };
+    let say = |w: &mut World, message: &str| {
+        w.must(Command::MessageMayor { message: message.to_owned(), ui_context: None });
+        w.run_for(30 * SECOND);
+    };
+    mayors(&mut w, Behaviour::idles_out(MINUTE));
+    say(&mut w, "the first words");
+    w.run_for(10 * MINUTE);
+    mayors(&mut w, behaviour);
+    say(&mut w, "build a bridge");
+    w
+}
+/// The prompt that a mayor would go on with elsewhere.
+fn prompt_elsewhere(w: &mut World) -> String {
+    let entries = read(w, None);
+    let mayor = entries.iter().find(|e| e["request"]["role"] == "mayor").expect("the mayor goes on");
+    text(&mayor["request"], "prompt").to_owned()
+}
+
+#[test]
+fn a_mayor_that_goes_on_elsewhere_is_not_told_again_what_it_has_read() {
+    let mut w = a_mayor_with_words(Behaviour::hangs());
+    let told = w.container.told().iter().filter(|t| t.prompt.contains("build a bridge")).count();
+    assert_eq!((told, prompt_elsewhere(&mut w).as_str()), (1, prompts::RESUMED), "{}", w.journal());
+}
+
+#[test]
+fn a_mayor_that_was_never_heard_of_takes_unread_words_along() {
+    let mut w = a_mayor_with_words(Behaviour::hangs().mute());
+    assert!(prompt_elsewhere(&mut w).contains("build a bridge"), "its first process may never have read them");
 }

@@ -53,7 +53,7 @@ const WATCHED: [(&str, &str, &str); 22] = [
         "SELECT attempt_id, CASE WHEN code = 'agent.no_progress' THEN 'stopped' WHEN quiet_step = 1 THEN 'nudged'
                                  WHEN quiet_step = 2 THEN 'asked about' END
          FROM attempts
-         WHERE quiet_step > 0 OR code = 'agent.no_progress'",
+         WHERE quiet_step > 0",
     ),
     (
         "handed out by the registry",
@@ -222,7 +222,7 @@ const POSSIBLE: [(&str, &str, &str); 139] = [
     ("handed out by the registry", "heard", "succeeded"),
     ("molecule", "-", "active, step 0"),
     ("molecule", "active, step 0", "active, step 1"),
-    ("molecule", "active, step 0", "completed, step 1"),
+    ("molecule", "active, step 0", "completed, step 0"),
     ("nudge", "agent immediate waits", "agent immediate delivered"),
     ("nudge", "agent wait-idle waits", "agent wait-idle delivered"),
     ("nudge", "reconciler immediate waits", "reconciler immediate delivered"),

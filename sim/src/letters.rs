@@ -91,7 +91,7 @@ impl Letters {
     /// True if no message waits any more.
     #[must_use]
     pub fn all_delivered(&self, w: &World) -> bool {
-        self.messages().all(|l| delivered(w, l))
+        self.messages().all(|l| settled(w, l))
     }
 
     /// All is well again, for hours: whatever was written has arrived.
@@ -100,7 +100,7 @@ impl Letters {
     /// If it has not.
     pub fn demand(&self, w: &World) {
         for letter in self.messages() {
-            assert!(delivered(w, letter), "14: {} never arrived\n{}", letter.words, w.journal());
+            assert!(settled(w, letter), "14: {} never arrived\n{}", letter.words, w.journal());
         }
     }
 }
@@ -114,4 +114,10 @@ fn delivered(w: &World, letter: &Letter) -> bool {
     let rows = w.sql.peek(sql, &[letter.id.as_str().into()]);
     // What is gone was dropped with age; of a nudge, nobody says then that it was delivered.
     rows.first().map_or(!letter.nudge, |r| !matches!(r.opt_int(0), Ok(None)))
+}
+
+/// Delivered, or its mayor was destroyed: then it waits until somebody wakes that again.
+fn settled(w: &World, letter: &Letter) -> bool {
+    let woken = w.sql.peek("SELECT 1 FROM mail WHERE id = ?1 AND wakes = 1", &[letter.id.as_str().into()]);
+    woken.is_empty() || delivered(w, letter)
 }

@@ -25,10 +25,9 @@ use super::error::TownError;
 use super::id::RigId;
 use super::json::{self, json};
 use super::policy::REGISTRY_BYTES;
-use super::prompts;
 use super::sorted::Sorted;
 use super::sql::{Sql, SqlError, first};
-use super::text;
+use super::{live, prompts, text};
 use serde_json::{Map, Value as Json};
 
 /// Keeps the list; what is no entry is left out. 413 over [`REGISTRY_BYTES`].
@@ -143,10 +142,14 @@ fn request(sql: &dyn Sql, view: &View, attempt: &Attempt, entry: &Json) -> Resul
         _ => Json::Null,
     };
     let Some(map) = request.as_object_mut() else { return Ok(None) };
-    if attempt.bead.is_none() && attempt.proven_at.is_some() {
-        map.insert("prompt".to_owned(), json!(prompts::RESUMED));
-    }
     map.insert("dispatchId".to_owned(), json!(attempt.id));
+    if attempt.bead.is_none() {
+        // Once a mayor was heard of, it has read what its start carried. Before, that goes along as it is now: what its
+        // container keeps may be of an earlier start.
+        let unread = attempt.proven_at.is_none();
+        let said = if unread { live::carry(sql, &attempt.agent, attempt.id.as_str())? } else { None };
+        map.insert("prompt".to_owned(), json!(said.as_deref().unwrap_or(prompts::RESUMED)));
+    }
     if let Some(env) = map.get_mut("envVars") {
         strip(env);
     } else {
