@@ -21,7 +21,7 @@ use crate::{
     town::{effect::DataPoint, text},
 };
 use serde_json::Value as Json;
-use worker::Request;
+use worker::{Method, Request};
 
 /// True if a route is one of the container's.
 #[must_use]
@@ -51,7 +51,8 @@ pub async fn pass(door: Door<'_>, req: &Request, body: &[u8]) -> Result<Sent, Re
         headers.extend(req.headers().get(name).ok().flatten().map(|value| (name, value)));
     }
     let body = String::from_utf8_lossy(body);
-    let body = (!body.is_empty()).then_some(&*body);
+    // A question has no body: the runtime lets none travel with it.
+    let body = (!body.is_empty() && req.method() != Method::Get).then_some(&*body);
     let request = |base: &str| http::request(req.method().as_ref(), &format!("{base}/{rest}"), &headers, body);
     let mut response = match hand_on(door.env, door.settings, town, request).await {
         Ok(response) => response,

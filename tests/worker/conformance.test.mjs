@@ -12,6 +12,7 @@ import { after, before, describe, test } from "node:test";
 import { FakeContainer } from "../support/fake-container.mjs";
 import { FakeForge } from "../support/fake-forge.mjs";
 import { Harness, INTERNAL_SECRET, SECRET, jwt } from "../support/harness.mjs";
+import { RawClient } from "../support/raw-http.mjs";
 import * as shape from "../support/shape.mjs";
 import { looksLike } from "../support/shape.mjs";
 import { Watcher } from "../support/watcher.mjs";
@@ -543,6 +544,13 @@ describe("protocol.md 3, in the order of its callers", () => {
     ["owner", "POST", "R/sling", { title: "Third" }, 201, { keep: { bead: "bead.bead_id" } }],
     [becomes("polecat")],
     ["owner", "GET", "T/container/health", undefined, 200, { json: { status: "string", agents: "int", uptime: "int", startedAt: "string" } }],
+    [async () => {
+      // A question with a body, which fetch cannot ask.
+      const client = new RawClient(h.url);
+      const answer = await client.send({ method: "GET", target: filled("T/container/health"), lines: [`Authorization: Bearer ${CALLERS.owner().token}`].map(Buffer.from), body: Buffer.from("{}") });
+      client.close();
+      assert.equal(answer.status, 200, answer.text);
+    }],
     ["owner", "GET", "T/container/agents/:agent/status", undefined, 200, { json: { agentId: "uuid", status: "string", serverPort: "int", sessionId: "string", activeTools: ["string"], messageCount: "int", exitReason: "string?" } }],
     ["owner", "POST", "T/container/agents/:agent/message", { prompt: "hello" }, 200, { json: { sent: "bool" } }],
     ["owner", "POST", "T/container/agents/:agent/stream-ticket", undefined, 200, { like: { url: "string", ticket: "string" }, then: ({ url }) => assert.equal(url, filled("T/container/agents/:agent/stream")) }],
