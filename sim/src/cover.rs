@@ -103,7 +103,7 @@ const WATCHED: [(&str, &str, &str); 22] = [
 ];
 
 /// Pairs that a town can go through (`domain.md` 2–9, `design.md` 4 and 5.5; `-` is not being there): what was never seen of these is told.
-const POSSIBLE: [(&str, &str, &str); 139] = [
+const POSSIBLE: [(&str, &str, &str); 141] = [
     ("bead", "-", "issue open"),
     ("bead", "issue open", "issue in_progress"),
     ("bead", "issue open", "issue in_review"),
@@ -186,14 +186,16 @@ const POSSIBLE: [(&str, &str, &str); 139] = [
     ("agent", "mayor waiting", "mayor idle"),
     ("convoy", "-", "staged"),
     ("convoy", "staged", "waits"),
-    ("convoy", "waits", "lands"),
+    ("convoy", "waits", "due"),
+    ("convoy", "due", "lands"),
     ("convoy", "lands", "landed"),
     ("convoy", "lands", "due again"),
     ("convoy", "due again", "lands"),
     ("convoy", "waits", "landed"),
     ("pull request", "-", "open"),
     ("pull request", "open in the air", "open failed"),
-    ("pull request", "open in the air", "poll"),
+    ("pull request", "open in the air", "-"),
+    ("pull request", "-", "poll"),
     ("pull request", "poll in the air", "poll"),
     ("pull request", "poll in the air", "poll failed"),
     ("pull request", "poll in the air", "green"),

@@ -416,7 +416,9 @@ const PEOPLE: [Kind; 48] = [
     ("molecule", 60, 480, |d| {
         let (b, a) = (d.byte(), d.byte());
         d.now(Op::Molecule(b));
-        d.after(5 * MINUTE, Deed::Op(Op::Advance(a)));
+        for later in [20 * SECOND, 5 * MINUTE, 15 * MINUTE] {
+            d.after(later, Deed::Op(Op::Advance(a)));
+        }
     }),
     ("escalation acknowledged", 120, 720, |d| {
         let n = d.byte();

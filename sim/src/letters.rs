@@ -68,7 +68,7 @@ impl Letters {
     /// If a promise is broken.
     pub fn look(&mut self, w: &World, read: bool) {
         let told = w.container.told().get(self.told..).unwrap_or_default();
-        for letter in self.written.iter_mut() {
+        for letter in &mut self.written {
             if told.iter().any(|t| t.prompt.contains(&letter.words)) {
                 let known = letter.delivered.filter(|_| delivered(w, letter));
                 let excused = known.is_none_or(|at| w.jolted_at.is_some_and(|jolt| jolt >= at));

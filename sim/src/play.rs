@@ -274,6 +274,7 @@ impl<'a> Run<'a> {
         }
     }
 
+    #[allow(clippy::too_many_lines, reason = "one arm per deed")]
     fn deed(&mut self, timed: &Timed) {
         *self.report.deeds.entry(timed.kind).or_default() += 1;
         match &timed.deed {

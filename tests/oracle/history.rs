@@ -765,14 +765,21 @@ impl Play {
             }
             Op::Resurrects(yes) => self.world.container.resurrects = *yes,
             Op::Molecule(b) => {
-                let Some(bead_id) = self.bead(*b) else { return };
+                // One that somebody may still work on, if there is one.
+                let work =
+                    self.ids("SELECT bead_id FROM beads WHERE type = 'issue' AND status IN ('open', 'in_progress')");
+                let Some(bead_id) = pick(&work, *b).map(BeadId).or_else(|| self.bead(*b)) else { return };
                 let rig_id = self.rig_of(&bead_id);
                 let step = |n: u8| json!({"title": format!("Step {n}"), "instructions": "Do it."});
                 let formula = json!({"steps": (0..=b % 3).map(step).collect::<Vec<_>>()});
                 self.tell(&owner(), Command::AttachMolecule { rig_id, bead_id, formula });
             }
             Op::Advance(a) => {
-                let Some((agent_id, _)) = self.agent(*a) else { return };
+                let at_it =
+                    "SELECT a.agent_id FROM agents a JOIN molecules m ON m.subject_bead_id = a.current_hook_bead_id
+                             WHERE m.status = 'active' ORDER BY a.seq";
+                let at_it = pick(&self.ids(at_it), *a).map(AgentId);
+                let Some(agent_id) = at_it.or_else(|| self.agent(*a).map(|(id, _)| id)) else { return };
                 let actor = Actor::Container { agent_id: Some(agent_id.clone()), dispatch_id: None };
                 self.tell(&actor, Command::AdvanceStep { agent_id, summary: "a step".to_owned() });
             }
