@@ -271,7 +271,11 @@ export const SCENES = {
     await set("pr");
     await r.sling();
     await r.quiet();
-    await r.work({ honest: true });
+    // With a branch, always: without one there is nothing to open.
+    for (const agent of r.fake.live) {
+      await r.beat(agent);
+      await r.done(agent, {});
+    }
     await r.quiet();
     await set("direct");
   },
