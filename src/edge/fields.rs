@@ -45,6 +45,7 @@ impl Body {
 }
 
 /// A body that is being read.
+#[derive(Default)]
 pub struct Fields<'a> {
     body: Option<&'a Map<String, Json>>,
     issues: Vec<Issue>,
@@ -54,20 +55,23 @@ impl<'a> Fields<'a> {
     /// A body that must be an object.
     #[must_use]
     pub fn required(body: &'a Body) -> Self {
-        let mut fields = Self { body: body.json().as_object(), issues: Vec::new() };
-        if fields.body.is_none() {
-            let text =
-                if matches!(body, Body::Malformed) { "the body is not valid JSON" } else { "expected a JSON object" };
-            fields.wrong("invalid_type", "", text);
-        }
+        let mut fields = Self::default();
+        fields.require(body);
         fields
     }
-    /// A body that may be missing; if there is one, it must be an object.
-    #[must_use]
-    pub fn optional(body: &'a Body) -> Self {
-        match body {
-            Body::Empty => Self { body: None, issues: Vec::new() },
-            Body::Malformed | Body::Json(_) => Self::required(body),
+    /// Begins to read a body that must be an object.
+    pub fn require(&mut self, body: &'a Body) {
+        self.body = body.json().as_object();
+        if self.body.is_none() {
+            let text =
+                if matches!(body, Body::Malformed) { "the body is not valid JSON" } else { "expected a JSON object" };
+            self.wrong("invalid_type", "", text);
+        }
+    }
+    /// Begins to read a body that may be missing; if there is one, it must be an object.
+    pub fn accept(&mut self, body: &'a Body) {
+        if !matches!(body, Body::Empty) {
+            self.require(body);
         }
     }
     /// An object within the body, to be read by itself; see [`Self::took`].
@@ -293,6 +297,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn accepted(body: &Body) -> Fields<'_> {
+        let mut fields = Fields::default();
+        fields.accept(body);
+        fields
+    }
+
     #[test]
     fn everything_that_is_wrong_is_told_at_once() {
         let body = Body::Json(
@@ -336,7 +346,7 @@ mod tests {
         {
             let body = Body::parse(bytes);
             assert!(Fields::required(&body).done(()).is_err(), "{body:?}");
-            assert_eq!(Fields::optional(&body).done(()).is_ok(), may_be_missing, "{body:?}");
+            assert_eq!(accepted(&body).done(()).is_ok(), may_be_missing, "{body:?}");
         }
         assert!(Fields::required(&Body::parse(b"{}")).done(()).is_ok());
     }

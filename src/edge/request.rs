@@ -34,7 +34,8 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
     let convoy_id = || BeadId::from(matched.param("convoy"));
     let page = || Ok::<_, Refusal>(Page { before: query.text("before"), limit: query.limit()? });
 
-    Ok(Some(match matched.route {
+    let mut f = Fields::default();
+    let command = match matched.route {
         Route::Root
         | Route::Health
         | Route::CreateTown
@@ -75,21 +76,21 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
         Route::MayorRigs => Command::ListRigs,
 
         Route::CreateBead => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let kind = Some(f.word("type", BEAD_TYPES));
             let bead = NewBead { kind, ..new_bead(&mut f) };
-            f.done(Command::CreateBead { rig_id: rig_id(), bead })?
+            Command::CreateBead { rig_id: rig_id(), bead }
         }
         Route::Sling => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let bead = new_bead(&mut f);
-            f.done(Command::Sling { rig_id: rig_id(), bead })?
+            Command::Sling { rig_id: rig_id(), bead }
         }
         Route::MayorSling => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let rig_id = RigId(f.text("rig_id"));
             let bead = new_bead(&mut f);
-            f.done(Command::Sling { rig_id, bead })?
+            Command::Sling { rig_id, bead }
         }
         Route::GetBead => Command::GetBead { rig_id: Some(rig_id()), bead_id: bead_id() },
         Route::ListBeads | Route::MayorListBeads => {
@@ -97,23 +98,23 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
         }
         Route::UpdateBead => Command::UpdateBead { rig_id: rig_id(), bead_id: bead_id(), patch: bead_patch(body)? },
         Route::SetBeadStatus => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let status = f.word("status", BEAD_STATUSES);
             // Of a person's change the person is the actor, so no agent need be named.
             if !actor.is_person() || f.has("agent_id") {
                 acting_agent(&mut f, actor)?;
             }
-            f.done(Command::SetBeadStatus { rig_id: rig_id(), bead_id: bead_id(), status })?
+            Command::SetBeadStatus { rig_id: rig_id(), bead_id: bead_id(), status }
         }
         Route::CloseBead => {
-            let mut f = Fields::optional(body);
+            f.accept(body);
             let agent_id = acting_agent(&mut f, actor)?;
-            f.done(Command::CloseBead { rig_id: rig_id(), bead_id: bead_id(), agent_id })?
+            Command::CloseBead { rig_id: rig_id(), bead_id: bead_id(), agent_id }
         }
         Route::CancelBead => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let reason = f.text("reason");
-            f.done(Command::CancelBead { bead_id: bead_id(), reason })?
+            Command::CancelBead { bead_id: bead_id(), reason }
         }
         Route::DeleteBead => Command::DeleteBead { rig_id: rig_id(), bead_id: bead_id() },
         Route::MayorDeleteBead => Command::MayorDeleteBead { rig_id: rig_id(), bead_id: bead_id() },
@@ -128,30 +129,30 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             Command::DeleteBeads { rig_id: rig_id(), bead_ids }
         }
         Route::DeleteByStatus => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let (status, kind) = (f.word("status", BEAD_STATUSES), f.opt_word("type", BEAD_TYPES));
-            f.done(Command::DeleteByStatus { rig_id: rig_id(), status, kind })?
+            Command::DeleteByStatus { rig_id: rig_id(), status, kind }
         }
         Route::Reassign => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let agent_id = AgentId(f.text("agent_id"));
-            f.done(Command::Reassign { rig_id: rig_id(), bead_id: bead_id(), agent_id })?
+            Command::Reassign { rig_id: rig_id(), bead_id: bead_id(), agent_id }
         }
         Route::RedriveBead => {
             // Of agents only the mayor may redrive; the town knows which one is the mayor, but somebody must speak.
             if !actor.is_person() && actor.agent().is_none() {
                 return Err(Refusal::forbidden("Only the mayor, named by X-Gastown-Agent-Id, or a person may redrive"));
             }
-            let mut f = Fields::optional(body);
+            f.accept(body);
             let reason = f.opt_text("reason");
-            f.done(Command::RedriveBead { bead_id: bead_id(), reason })?
+            Command::RedriveBead { bead_id: bead_id(), reason }
         }
         Route::Redrive => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let fingerprint = f.opt_text("fingerprint");
             let rig_id = f.opt_text("rig_id").map(RigId);
             let (limit, dry_run, reason) = (f.opt_count("limit"), f.flag("dry_run"), f.text("reason"));
-            f.done(Command::Redrive { fingerprint, rig_id, limit, dry_run, reason })?
+            Command::Redrive { fingerprint, rig_id, limit, dry_run, reason }
         }
         Route::RigEvents | Route::TownEvents => Command::ListEvents {
             bead_id: query.text("bead_id").map(BeadId),
@@ -175,42 +176,42 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             f.done(Command::CreateConvoy { title, beads })?
         }
         Route::ConvoyBeadClosed => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let (convoy_id, bead_id) = (BeadId(f.text("convoy_id")), BeadId(f.text("bead_id")));
-            f.done(Command::ConvoyBeadClosed { convoy_id, bead_id })?
+            Command::ConvoyBeadClosed { convoy_id, bead_id }
         }
         Route::ListConvoys => Command::ListConvoys,
         Route::GetConvoy => Command::GetConvoy { convoy_id: convoy_id() },
         Route::StartConvoy => Command::StartConvoy { convoy_id: convoy_id() },
         Route::CloseConvoy => Command::CloseConvoy { convoy_id: convoy_id() },
         Route::PatchConvoy => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let (merge_mode, feature_branch) = (f.opt_word("merge_mode", MERGE_MODES), f.opt_filled("feature_branch"));
             if merge_mode.is_none() && feature_branch.is_none() {
                 f.wrong("too_small", "", "expected merge_mode or feature_branch");
             }
-            f.done(Command::PatchConvoy { convoy_id: convoy_id(), merge_mode, feature_branch })?
+            Command::PatchConvoy { convoy_id: convoy_id(), merge_mode, feature_branch }
         }
         Route::AddToConvoy => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let (bead_id, depends_on) = (BeadId(f.uuid("bead_id")), f.opt_uuids("depends_on").unwrap_or_default());
-            f.done(Command::AddToConvoy { convoy_id: convoy_id(), bead_id, depends_on })?
+            Command::AddToConvoy { convoy_id: convoy_id(), bead_id, depends_on }
         }
         Route::RemoveFromConvoy => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let bead_id = BeadId(f.text("bead_id"));
-            f.done(Command::RemoveFromConvoy { convoy_id: convoy_id(), bead_id })?
+            Command::RemoveFromConvoy { convoy_id: convoy_id(), bead_id }
         }
 
         Route::CreateAgent => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let (role, name, identity) = (f.word("role", ROLES), f.text("name"), f.text("identity"));
-            f.done(Command::CreateAgent { rig_id: rig_id(), role, name, identity })?
+            Command::CreateAgent { rig_id: rig_id(), role, name, identity }
         }
         Route::GetOrCreateAgent => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let role = f.word("role", ROLES);
-            f.done(Command::GetOrCreateAgent { rig_id: rig_id(), role })?
+            Command::GetOrCreateAgent { rig_id: rig_id(), role }
         }
         Route::ListAgents | Route::MayorListAgents => {
             let wrong = || Refusal::bad_query("Invalid role or status filter");
@@ -222,30 +223,30 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
         Route::DeleteAgent => Command::DeleteAgent { rig_id: rig_id(), agent_id: agent_id() },
         Route::ResetAgent => Command::ResetAgent { rig_id: rig_id(), agent_id: agent_id() },
         Route::Hook => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let bead_id = BeadId(f.text("bead_id"));
-            f.done(Command::Hook { rig_id: rig_id(), agent_id: agent_id(), bead_id })?
+            Command::Hook { rig_id: rig_id(), agent_id: agent_id(), bead_id }
         }
         Route::Unhook => Command::Unhook { rig_id: rig_id(), agent_id: agent_id() },
         Route::Prime => Command::Prime { agent_id: agent_id() },
         Route::Done => {
             // Every field may be missing (`api.md`), so the body may be, too.
-            let mut f = Fields::optional(body);
+            f.accept(body);
             let (branch, pr_url, summary) = (f.opt_filled("branch"), f.opt_text("pr_url"), f.opt_text("summary"));
-            f.done(Command::Done { agent_id: agent_id(), branch, pr_url, summary })?
+            Command::Done { agent_id: agent_id(), branch, pr_url, summary }
         }
         Route::RequestChanges => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let (feedback, files) = (f.text("feedback"), f.texts("files"));
-            f.done(Command::RequestChanges { agent_id: agent_id(), feedback, files })?
+            Command::RequestChanges { agent_id: agent_id(), feedback, files }
         }
         Route::Completed => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let status = f.word("status", &["completed", "failed"]);
             let reason = f.opt_text("reason");
             let phase = f.opt_word("phase", &["repository", "initial_prompt", "run"]);
             let model_status = f.opt_count("model_status").and_then(|n| u16::try_from(n).ok());
-            f.done(Command::Completed { agent_id: agent_id(), status, reason, phase, model_status })?
+            Command::Completed { agent_id: agent_id(), status, reason, phase, model_status }
         }
         // A heartbeat is never refused for its body: what cannot be read is as if it had not been said.
         Route::Heartbeat => Command::Heartbeat { agent_id: agent_id(), body: heartbeat(body.json()) },
@@ -260,12 +261,12 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             Command::Heartbeats { container_instance_id, agents: agents.into_iter().map(heartbeat).collect() }
         }
         Route::Checkpoint => {
-            let f = Fields::required(body);
+            f.require(body);
             let data = f.any("data");
-            f.done(Command::Checkpoint { agent_id: agent_id(), data })?
+            Command::Checkpoint { agent_id: agent_id(), data }
         }
         Route::StatusMessage => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let message = f.text("message").trim().to_owned();
             if message.is_empty() && body.json().get("message").and_then(Json::as_str).is_some_and(|m| !m.is_empty()) {
                 f.wrong("too_small", "message", "must not be blank");
@@ -273,12 +274,12 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             if message.chars().count() > STATUS_MESSAGE_CHARS {
                 f.wrong("too_big", "message", &format!("at most {STATUS_MESSAGE_CHARS} characters"));
             }
-            f.done(Command::StatusMessage { agent_id: agent_id(), message })?
+            Command::StatusMessage { agent_id: agent_id(), message }
         }
         Route::EvictionContext => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let (branch, agent_name, saved_at) = (f.text("branch"), f.text("agent_name"), f.text("saved_at"));
-            f.done(Command::EvictionContext { agent_id: agent_id(), branch, agent_name, saved_at })?
+            Command::EvictionContext { agent_id: agent_id(), branch, agent_name, saved_at }
         }
         Route::ReadMail => Command::ReadMail { agent_id: agent_id() },
         Route::SendMail => {
@@ -301,32 +302,32 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             command
         }
         Route::UiAction | Route::MayorUiAction => {
-            let f = Fields::required(body);
+            f.require(body);
             let action = f.any("action");
-            f.done(Command::UiAction { action })?
+            Command::UiAction { action }
         }
         Route::MessageMayor | Route::InternalMessage => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let message = f.text("message");
             let ui_context = f.opt_text("uiContext");
             if ui_context.as_ref().is_some_and(|c| c.chars().count() > CONTEXT_CHARS) {
                 f.wrong("too_big", "uiContext", &format!("at most {CONTEXT_CHARS} characters"));
             }
-            f.done(Command::MessageMayor { message, ui_context })?
+            Command::MessageMayor { message, ui_context }
         }
         Route::EnsureMayor => Command::EnsureMayor,
         Route::MayorStatus => Command::MayorStatus,
         Route::ConfigureMayor => Command::ConfigureMayor,
         Route::MayorCompleted => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let (status, reason) = (f.word("status", &["completed", "failed"]), f.opt_text("reason"));
-            f.done(Command::MayorCompleted { status, reason })?
+            Command::MayorCompleted { status, reason }
         }
         Route::DestroyMayor => Command::DestroyMayor,
         Route::DashboardContext => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let context = f.short_text("context", CONTEXT_CHARS);
-            f.done(Command::DashboardContext { context })?
+            Command::DashboardContext { context }
         }
         Route::MayorId => Command::MayorId,
         Route::Waiting => {
@@ -334,20 +335,20 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             Command::Waiting { agent_id: agent_id(), fired_at: body.json().get("firedAt").and_then(Json::as_i64) }
         }
         Route::Nudge => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let (target, message) = (AgentId(f.text("target_agent_id")), f.text("message"));
             let mode = f.opt_word("mode", &["wait-idle", "immediate", "queue"]);
-            f.done(Command::Nudge { target, message, mode })?
+            Command::Nudge { target, message, mode }
         }
         Route::PendingNudges | Route::MayorNudges => Command::PendingNudges { agent_id: agent_id() },
         Route::NudgeDelivered => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let nudge_id = f.text("nudge_id");
-            f.done(Command::NudgeDelivered { agent_id: agent_id(), nudge_id })?
+            Command::NudgeDelivered { agent_id: agent_id(), nudge_id }
         }
         Route::ListMail => Command::ListMail { to: query.text("to"), page: page()? },
         Route::CompleteReview => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let status = f.word("status", &["merged", "failed", "conflict"]);
             let message = f.opt_text("message");
             if message.is_none() && !f.has("message") {
@@ -355,38 +356,38 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             }
             let commit_sha = f.opt_text("commit_sha");
             let entry_id = BeadId::from(matched.param("entry"));
-            f.done(Command::CompleteReview { entry_id, status, message: message.unwrap_or_default(), commit_sha })?
+            Command::CompleteReview { entry_id, status, message: message.unwrap_or_default(), commit_sha }
         }
         Route::SubmitReview => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let agent_id = AgentId(acting_agent(&mut f, actor)?);
             let (bead_id, branch, summary) = (BeadId(f.text("bead_id")), f.text("branch"), f.opt_text("summary"));
             let pr_url = f.opt_text("pr_url");
-            f.done(Command::SubmitReview { rig_id: rig_id(), agent_id, bead_id, branch, pr_url, summary })?
+            Command::SubmitReview { rig_id: rig_id(), agent_id, bead_id, branch, pr_url, summary }
         }
 
         Route::Escalate => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let (title, text) = (f.text("title"), f.opt_text("body"));
             let (priority, metadata) = (f.opt_word("priority", PRIORITIES), f.opt_object("metadata"));
-            f.done(Command::Escalate { rig_id: rig_id(), title, body: text, priority, metadata })?
+            Command::Escalate { rig_id: rig_id(), title, body: text, priority, metadata }
         }
         Route::ResolveTriage => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let request_id = BeadId(f.text("triage_request_bead_id"));
             let (action, notes) = (f.text("action"), f.opt_text("resolution_notes").unwrap_or_default());
-            f.done(Command::ResolveTriage { request_id, action, notes })?
+            Command::ResolveTriage { request_id, action, notes }
         }
         Route::AttachMolecule => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let (bead_id, formula) = (BeadId(f.text("bead_id")), f.opt_object("formula").unwrap_or_default());
-            f.done(Command::AttachMolecule { rig_id: rig_id(), bead_id, formula })?
+            Command::AttachMolecule { rig_id: rig_id(), bead_id, formula }
         }
         Route::CurrentStep => Command::CurrentStep { agent_id: agent_id() },
         Route::AdvanceStep => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let summary = f.short_text("summary", STEP_SUMMARY_CHARS);
-            f.done(Command::AdvanceStep { agent_id: agent_id(), summary })?
+            Command::AdvanceStep { agent_id: agent_id(), summary }
         }
         Route::ListEscalations => {
             Command::ListEscalations { acknowledged: query.get("acknowledged").map(|v| v == "true") }
@@ -407,10 +408,10 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
         Route::ListBreakers => Command::ListBreakers,
         Route::GetBreaker => Command::GetBreaker { scope: scope() },
         Route::OverrideBreaker => {
-            let mut f = Fields::required(body);
+            f.require(body);
             let mode = f.text("mode");
             let (reason, expires_in_ms) = (f.opt_text("reason"), f.opt_int("expires_in_ms"));
-            f.done(Command::OverrideBreaker { scope: scope(), mode, reason, expires_in_ms })?
+            Command::OverrideBreaker { scope: scope(), mode, reason, expires_in_ms }
         }
         Route::ProbeBreaker => Command::ProbeBreaker { scope: scope() },
         Route::ListAudit => Command::ListAudit { page: page()? },
@@ -432,7 +433,8 @@ pub fn command(matched: &Matched, query: &Query, body: &Body, actor: &Actor) -> 
             _ => return Err(Refusal::bad_query("The body must be a JSON array of {agentId, request, workdir, env}")),
         },
         Route::RefreshGitToken => Command::GitToken { rig_id: rig_id() },
-    }))
+    };
+    f.done(Some(command))
 }
 
 fn object(body: &Body) -> Result<Json, Refusal> {

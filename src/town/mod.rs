@@ -141,6 +141,10 @@ impl Reply {
     pub fn ok(data: impl Serialize) -> Result<Self, TownError> {
         Self::with(200, data)
     }
+    /// 200 with data, after which no deadline has moved earlier.
+    pub fn quiet(data: impl Serialize) -> Result<Self, TownError> {
+        Self::with(200, data).map(Self::quietly)
+    }
     /// 201 with data.
     pub fn created(data: impl Serialize) -> Result<Self, TownError> {
         Self::with(201, data)

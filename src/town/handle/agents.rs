@@ -98,7 +98,7 @@ pub fn list(
         pulse::freshen_agent(ctx, agent);
     }
     let fits = |a: &Agent| role.is_none_or(|r| a.role == r) && status.is_none_or(|s| a.status == s);
-    Ok(Reply::ok(all.into_iter().filter(fits).collect::<Vec<_>>())?.quietly())
+    Reply::quiet(all.into_iter().filter(fits).collect::<Vec<_>>())
 }
 
 /// The agent, if it is this rig's; mayors and other rigs' agents are 404.
@@ -112,7 +112,7 @@ pub fn of_rig(sql: &dyn Sql, rig_id: &RigId, id: &AgentId) -> Result<Agent, Town
 pub fn show(sql: &dyn Sql, ctx: &Ctx<'_>, rig_id: &RigId, id: &AgentId) -> Result<Reply, TownError> {
     let mut agent = of_rig(sql, rig_id, id)?;
     pulse::freshen_agent(ctx, &mut agent);
-    Ok(Reply::ok(agent)?.quietly())
+    Reply::quiet(agent)
 }
 
 /// Deletes an agent: its attempt ends, its bead goes back to the queue.
@@ -143,7 +143,7 @@ pub fn hook(sql: &dyn Sql, ctx: &Ctx<'_>, id: &AgentId, bead_id: &BeadId) -> Res
     let agent = agent::get(sql, id)?;
     let bead = bead::get(sql, bead_id)?;
     if agent.hook.as_ref() == Some(bead_id) {
-        return Ok(Reply::ok(json!({"hooked": true}))?.quietly());
+        return Reply::quiet(json!({"hooked": true}));
     }
     if let Some(other) = &agent.hook {
         return Err(TownError::conflict(

@@ -67,5 +67,5 @@ pub fn list(sql: &dyn Sql, ctx: &Ctx<'_>, filter: &AttemptFilter) -> Result<Repl
         pulse::freshen(ctx, attempt);
     }
     let (attempts, next) = window.turn(attempts, |a| a.id.as_str());
-    Ok(Reply::ok(json!({"attempts": attempts, "next": next}))?.quietly())
+    Reply::quiet(json!({"attempts": attempts, "next": next}))
 }

@@ -122,7 +122,7 @@ pub fn sling(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, rig_id: &RigId, new: N
 
 /// One bead; with a rig, another rig's is 404.
 pub fn get(sql: &dyn Sql, rig_id: Option<&RigId>, id: &BeadId) -> Result<Reply, TownError> {
-    Ok(Reply::ok(in_rig(sql, rig_id, id)?)?.quietly())
+    Reply::quiet(in_rig(sql, rig_id, id)?)
 }
 
 /// The bead, if it belongs to the rig of the route (the mayor's pseudo rig sees all).
@@ -143,7 +143,7 @@ pub fn list(sql: &dyn Sql, rig_id: &RigId, filter: &BeadFilter) -> Result<Reply,
     let status = filter.status.as_deref().map(|s| Status::parse(s).ok_or_else(wrong)).transpose()?;
     let kind = match filter.kind.as_deref() {
         // Tables of their own (`design.md` 4): as beads there are none.
-        Some("message" | "agent") => return Ok(Reply::ok(Vec::<Bead>::new())?.quietly()),
+        Some("message" | "agent") => return Reply::quiet(Vec::<Bead>::new()),
         Some(text) => Some(Kind::parse(text).ok_or_else(wrong)?),
         None => None,
     };
@@ -181,7 +181,7 @@ pub fn list(sql: &dyn Sql, rig_id: &RigId, filter: &BeadFilter) -> Result<Reply,
         )?
     };
     let beads = each(&rows, bead::read)?;
-    Ok(Reply::ok(beads)?.quietly())
+    Reply::quiet(beads)
 }
 
 /// Changes a bead: absent keys stay, `null` clears, `status` is a transition by hand.

@@ -33,7 +33,7 @@ pub fn set_status(
     let to = Status::parse(status)
         .ok_or_else(|| TownError::malformed("status must be open, in_progress, in_review, closed or failed"))?;
     if bead.status == to {
-        return Ok(Reply::ok(bead)?.quietly());
+        return Reply::quiet(bead);
     }
     match (bead.status, to) {
         (Status::Closed, _) => {
@@ -188,7 +188,7 @@ pub fn cancel(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, id: &BeadId, reason: 
     if bead.status.is_final() {
         let cancelled = bead.failure_reason.as_ref().is_some_and(|f| f.code == "cancelled");
         if cancelled {
-            return Ok(Reply::ok(bead)?.quietly());
+            return Reply::quiet(bead);
         }
         return Err(TownError::conflict(
             bead.status.as_str(),

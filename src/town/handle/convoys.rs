@@ -207,7 +207,7 @@ pub fn get(sql: &dyn Sql, id: &BeadId) -> Result<Reply, TownError> {
         view.insert("beads".to_owned(), beads.into());
         view.insert("dependency_edges".to_owned(), edges.into());
     }
-    Ok(Reply::ok(view)?.quietly())
+    Reply::quiet(view)
 }
 
 /// Starts a staged convoy.
@@ -259,7 +259,7 @@ pub fn patch(
         towns::check_branch("feature_branch", branch)?;
     }
     if (mode, &branch) == (c.merge_mode, &c.feature_branch) {
-        return Ok(Reply::ok(c.view())?.quietly());
+        return Reply::quiet(c.view());
     }
     may_change(&c)?;
     let mut rigs = Sorted::new();

@@ -38,14 +38,14 @@ use serde_json::Value as Json;
 pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> Result<Reply, TownError> {
     match command {
         Command::Found { town_id, name, owner_user_id } => towns::found(sql, ctx, &town_id, &name, &owner_user_id),
-        Command::GetConfig => Ok(Reply::ok(Config::load(sql)?.masked())?.quietly()),
+        Command::GetConfig => Reply::quiet(Config::load(sql)?.masked()),
         Command::PatchConfig { patch } => towns::patch_config(sql, ctx, actor, &patch),
         Command::AddRig { rig_id, name, git_url, default_branch } => {
             towns::add_rig(sql, ctx, &rig_id, &name, &git_url, default_branch.as_deref())
         }
         Command::RemoveRig { rig_id } => towns::remove_rig(sql, ctx, actor, &rig_id),
         Command::ListRigs => towns::list_rigs(sql),
-        Command::GetRigConfig { rig_id } => Ok(Reply::ok(rig::get(sql, &rig_id)?.config.shown())?.quietly()),
+        Command::GetRigConfig { rig_id } => Reply::quiet(rig::get(sql, &rig_id)?.config.shown()),
         Command::PatchRigConfig { rig_id, patch } => towns::patch_rig_config(sql, ctx, actor, &rig_id, &patch),
 
         Command::CreateBead { rig_id, bead } => beads::create(sql, ctx, actor, &rig_id, bead),
@@ -88,13 +88,13 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         }
         Command::ListEvents { bead_id, since, limit } => {
             let since = since.as_deref().map(|s| moment("since", s)).transpose()?;
-            Ok(Reply::ok(event::list(sql, bead_id.as_ref(), since, limit)?)?.quietly())
+            Reply::quiet(event::list(sql, bead_id.as_ref(), since, limit)?)
         }
 
         Command::SlingBatch { rig_id, batch } => convoys::sling_batch(sql, ctx, actor, &rig_id, batch),
         Command::CreateConvoy { title, beads } => convoys::create(sql, ctx, actor, &title, &beads),
         Command::ConvoyBeadClosed { convoy_id, bead_id } => convoys::bead_closed(sql, ctx, &convoy_id, &bead_id),
-        Command::ListConvoys => Ok(Reply::ok(convoy::list(sql)?)?.quietly()),
+        Command::ListConvoys => Reply::quiet(convoy::list(sql)?),
         Command::GetConvoy { convoy_id } => convoys::get(sql, &convoy_id),
         Command::StartConvoy { convoy_id } => convoys::start(sql, ctx, actor, &convoy_id),
         Command::CloseConvoy { convoy_id } => convoys::close(sql, ctx, actor, &convoy_id),
@@ -120,7 +120,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         Command::Unhook { rig_id: _, agent_id } => agents::unhook(sql, ctx, actor, &agent_id),
         Command::Prime { agent_id } => {
             let late = late::is_late(sql, &agent_id, actor)?;
-            Ok(Reply::ok(prime::prime(sql, ctx, &agent_id, late)?)?.quietly())
+            Reply::quiet(prime::prime(sql, ctx, &agent_id, late)?)
         }
         Command::Done { agent_id, branch, pr_url, summary } => {
             if let Some(branch) = &branch {
@@ -191,7 +191,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         Command::ReadMail { agent_id } => {
             agent::get(sql, &agent_id)?;
             let late = late::is_late(sql, &agent_id, actor)?;
-            Ok(Reply::ok(if late { Vec::new() } else { mail::take(sql, ctx, &agent_id)? })?.quietly())
+            Reply::quiet(if late { Vec::new() } else { mail::take(sql, ctx, &agent_id)? })
         }
         Command::SendMail { from_agent_id, to_agent_id, subject, body } => {
             mayor::send(sql, ctx, actor, from_agent_id, &to_agent_id, &subject, &body)?;
@@ -203,14 +203,14 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         }
         Command::ListMail { to, page } => {
             let to = to.as_deref().map(|t| mail::address(sql, t)).transpose()?;
-            Ok(Reply::ok(mail::list(sql, to.as_ref(), &page)?)?.quietly())
+            Reply::quiet(mail::list(sql, to.as_ref(), &page)?)
         }
         Command::MessageMayor { message, ui_context } => {
             mayor::message(sql, ctx, actor, &message, ui_context.as_deref())
         }
         Command::EnsureMayor => Reply::ok(super::mayor::ensure(sql, ctx, actor)?),
-        Command::MayorStatus => Ok(Reply::ok(super::mayor::status(sql, ctx)?)?.quietly()),
-        Command::ConfigureMayor => Ok(Reply::ok(json!({"configured": true}))?.quietly()),
+        Command::MayorStatus => Reply::quiet(super::mayor::status(sql, ctx)?),
+        Command::ConfigureMayor => Reply::quiet(json!({"configured": true})),
         Command::MayorCompleted { status, reason } => mayor::completed(sql, ctx, actor, &status, reason.as_deref()),
         Command::DestroyMayor => {
             super::mayor::destroy(sql, ctx, actor)?;
@@ -218,19 +218,19 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
         }
         Command::DashboardContext { context } => {
             super::mayor::show(sql, ctx, &context)?;
-            Ok(Reply::ok(json!({"stored": true}))?.quietly())
+            Reply::quiet(json!({"stored": true}))
         }
-        Command::UiAction { action } => Ok(Reply::ok(ui_action::show(sql, ctx, &action)?)?.quietly()),
-        Command::MayorId => Ok(Reply::ok(super::mayor::id(sql)?)?.quietly()),
+        Command::UiAction { action } => Reply::quiet(ui_action::show(sql, ctx, &action)?),
+        Command::MayorId => Reply::quiet(super::mayor::id(sql)?),
         Command::Waiting { agent_id, fired_at } => {
             super::mayor::waiting(sql, ctx, actor, &agent_id, fired_at)?;
             Reply::ok(json!({"acknowledged": true}))
         }
         Command::Nudge { target, message, mode } => mayor::nudge(sql, ctx, actor, &target, &message, mode.as_deref()),
-        Command::PendingNudges { agent_id } => Ok(Reply::ok(nudge::pending(sql, ctx.now, &agent_id)?)?.quietly()),
+        Command::PendingNudges { agent_id } => Reply::quiet(nudge::pending(sql, ctx.now, &agent_id)?),
         Command::NudgeDelivered { agent_id, nudge_id } => {
             nudge::delivered(sql, ctx, &agent_id, &nudge_id)?;
-            Ok(Reply::ok(json!({"marked": true}))?.quietly())
+            Reply::quiet(json!({"marked": true}))
         }
         Command::CompleteReview { entry_id, status, message, commit_sha } => {
             let verdict = review::Verdict::parse(&status)
@@ -246,7 +246,7 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
 
         Command::KnowsAgent { agent_id } => {
             departed::knows(sql, &agent_id)?;
-            Ok(Reply::ok(json!({"known": true}))?.quietly())
+            Reply::quiet(json!({"known": true}))
         }
 
         Command::Escalate { rig_id, title, body, priority, metadata } => {
@@ -259,22 +259,22 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             let bead = beads::in_rig(sql, Some(&rig_id), &bead_id)?;
             Reply::created(molecule::attach(sql, ctx, &actor.label(), &bead, &formula)?)
         }
-        Command::CurrentStep { agent_id } => Ok(Reply::ok(molecule::current(sql, &agent_id)?)?.quietly()),
+        Command::CurrentStep { agent_id } => Reply::quiet(molecule::current(sql, &agent_id)?),
         Command::AdvanceStep { agent_id, summary } => {
             filled("summary", &summary, MESSAGE_BYTES * 2)?;
             let molecule = molecule::advance(sql, ctx, &agent_id, &summary)?;
             late::acted(sql, ctx, &agent_id, actor)?;
             Reply::ok(molecule)
         }
-        Command::ListEscalations { acknowledged } => Ok(Reply::ok(escalation::list(sql, acknowledged)?)?.quietly()),
+        Command::ListEscalations { acknowledged } => Reply::quiet(escalation::list(sql, acknowledged)?),
         Command::AcknowledgeEscalation { escalation_id } => {
             Reply::ok(escalation::acknowledge(sql, ctx, actor, &escalation_id)?)
         }
-        Command::ListNotifications { page } => Ok(Reply::ok(notify::list(sql, &page)?)?.quietly()),
+        Command::ListNotifications { page } => Reply::quiet(notify::list(sql, &page)?),
         Command::TestNotification => Reply::created(notify::test(sql, ctx, &Config::load(sql)?)?),
 
-        Command::GetDispatch => Ok(Reply::ok(overview::dispatch(sql, ctx)?)?.quietly()),
-        Command::Explain { bead_id } => Ok(Reply::ok(explain::explain(sql, ctx, &bead_id)?)?.quietly()),
+        Command::GetDispatch => Reply::quiet(overview::dispatch(sql, ctx)?),
+        Command::Explain { bead_id } => Reply::quiet(explain::explain(sql, ctx, &bead_id)?),
         Command::ListAttempts { filter } => attempts::list(sql, ctx, &filter),
         Command::ListBreakers => overrides::list(sql, ctx),
         Command::GetBreaker { scope } => overrides::get(sql, ctx, &scope),
@@ -282,25 +282,25 @@ pub fn handle(sql: &dyn Sql, ctx: &Ctx<'_>, actor: &Actor, command: Command) -> 
             overrides::set(sql, ctx, actor, &scope, &mode, reason.as_deref(), expires_in_ms)
         }
         Command::ProbeBreaker { scope } => overrides::probe(sql, ctx, actor, &scope),
-        Command::ListAudit { page } => Ok(Reply::ok(audit::list(sql, &page)?)?.quietly()),
-        Command::Snapshot => Ok(Reply::ok(overview::snapshot(sql, ctx)?)?.quietly()),
-        Command::Debug { at } => Ok(Reply::ok(debug::look(sql, &at)?)?.quietly()),
-        Command::DebugStatus => Ok(Reply::ok(overview::debug(sql, ctx)?)?.quietly()),
+        Command::ListAudit { page } => Reply::quiet(audit::list(sql, &page)?),
+        Command::Snapshot => Reply::quiet(overview::snapshot(sql, ctx)?),
+        Command::Debug { at } => Reply::quiet(debug::look(sql, &at)?),
+        Command::DebugStatus => Reply::quiet(overview::debug(sql, ctx)?),
 
         Command::ContainerEviction => Reply::ok(drain::begin(sql, ctx)?),
         Command::ContainerReady { nonce } => Reply::ok(drain::ready(sql, ctx, &nonce)?),
-        Command::DrainStatus => Ok(Reply::ok(drain::status(sql, ctx)?)?.quietly()),
+        Command::DrainStatus => Reply::quiet(drain::status(sql, ctx)?),
         Command::ReadRegistry { container_instance_id: id } => {
             let id = id.as_deref().filter(|id| (1..=INSTANCE_BYTES).contains(&id.len()));
             Reply::ok(registry::read(sql, ctx, id)?)
         }
-        Command::WriteRegistry { entries } => Ok(Reply::ok(registry::store(sql, ctx, entries)?)?.quietly()),
-        Command::GitToken { rig_id } => Ok(Reply::ok(container::git_token(sql, &rig_id)?)?.quietly()),
+        Command::WriteRegistry { entries } => Reply::quiet(registry::store(sql, ctx, entries)?),
+        Command::GitToken { rig_id } => Reply::quiet(container::git_token(sql, &rig_id)?),
         Command::ContainerExited { instance, exit_code, reason } => {
             container::exited(sql, ctx, instance.as_deref(), exit_code, &reason)?;
             Reply::ok(json!({"noted": true}))
         }
-        Command::ContainerNeeded => Ok(Reply::ok(container::needed(sql)?)?.quietly()),
+        Command::ContainerNeeded => Reply::quiet(container::needed(sql)?),
     }
 }
 

@@ -35,12 +35,12 @@ fn shown(sql: &dyn Sql, ctx: &Ctx<'_>, scope: &Scope) -> Result<Json, TownError>
 /// Every breaker: the town first, a rig once it has a row.
 pub fn list(sql: &dyn Sql, ctx: &Ctx<'_>) -> Result<Reply, TownError> {
     let view = View::load(sql, ctx.now)?;
-    Ok(Reply::ok(json!({"breakers": overview::show_breakers(sql, ctx.now, &view)?}))?.quietly())
+    Reply::quiet(json!({"breakers": overview::show_breakers(sql, ctx.now, &view)?}))
 }
 
 /// One breaker.
 pub fn get(sql: &dyn Sql, ctx: &Ctx<'_>, text: &str) -> Result<Reply, TownError> {
-    Ok(Reply::ok(shown(sql, ctx, &scope(sql, text)?)?)?.quietly())
+    Reply::quiet(shown(sql, ctx, &scope(sql, text)?)?)
 }
 
 /// Orders a mode, with actor, reason and a mandatory expiry; `auto` ends an order.

@@ -40,7 +40,7 @@ pub fn reassign(
     let bead = of_rig(sql, rig_id, id)?;
     let target = agent::find(sql, to)?.ok_or_else(|| TownError::missing("Target agent"))?;
     if target.hook.as_ref() == Some(id) {
-        return Ok(Reply::ok(bead)?.quietly());
+        return Reply::quiet(bead);
     }
     if target.rig_id != bead.rig_id {
         return Err(TownError::forbidden("Target agent does not belong to this rig"));

@@ -105,7 +105,7 @@ pub fn list_rigs(sql: &dyn Sql) -> Result<Reply, TownError> {
     let state = State::load(sql)?;
     let mut rigs: Vec<_> = rig::all(sql)?.iter().map(|r| r.view(&state.town_id)).collect();
     rigs.reverse();
-    Ok(Reply::ok(rigs)?.quietly())
+    Reply::quiet(rigs)
 }
 
 /// Detaches a repository: its live attempts end, its beads and agents are deleted.
