@@ -147,7 +147,7 @@ ${table(["what", "bound", "asserted by"], [
       ["alarms per hour with nothing due", "0", "`tests/figures.rs`; workload A below"],
       ["rows read per tick, 100,000 beads stored, 10 due", "≤ 300; 150 held", "`tests/worker/budgets.test.mjs`"],
       ["rows written by a heartbeat", "≤ 1, usually 0", "`tests/worker/budgets.test.mjs`, `heartbeats.test.mjs`"],
-      ["Wasm, gzipped", "≤ 500 KB", "`tests/worker/proof.test.mjs`"],
+      ["Wasm, gzipped", "≤ 540 KB (design: 500; `docs/decisions/013`)", "`tests/worker/proof.test.mjs`"],
     ])}`,
     `## Cost: \`make bench-cost\`
 

@@ -22,8 +22,8 @@ test("what every workload was counted to cost is within its target", async () =>
   }
 });
 
-test("the worker that ships is at most 500 KB, gzipped", async () => {
+test("the worker that ships is at most 540 KB, gzipped (docs/decisions/013)", async () => {
   const wasm = await readFile(join(ROOT, "build/index_bg.wasm"));
   const size = gzipSync(wasm, { level: 9 }).length;
-  assert.ok(size <= 500 * 1024, `${size} bytes`);
+  assert.ok(size <= 540 * 1024, `${size} bytes`);
 });
