@@ -48,7 +48,7 @@ impl Fixture {
             name: "Toast".to_owned(),
             identity: "Toast-polecat-rig-1@town-1".to_owned(),
         };
-        let toast = agent::create(&db, &Ctx::new(now, &ids), new).unwrap().id;
+        let toast = agent::create(&db, &Ctx::new(now, &ids), &new).unwrap().id;
         Self { db, ids, now: Cell::new(now), toast, mayor: AgentId::from("mayor-1") }
     }
     fn ctx(&self) -> Ctx<'_> {

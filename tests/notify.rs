@@ -6,7 +6,7 @@ use gastown::town::Ctx;
 use gastown::town::command::Page;
 use gastown::town::config::Config;
 use gastown::town::effect::{Answer, Effect, PostWebhook};
-use gastown::town::error::{Cause, TownError};
+use gastown::town::error::Cause;
 use gastown::town::id::{AgentId, BeadId};
 use gastown::town::notify::{self, Notice, NoticeKind};
 use gastown::town::sql::Sql;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a broken promise must stop the test")]
 
 use gastown::town::Ctx;
-use gastown::town::error::{Cause, TownError};
+use gastown::town::error::Cause;
 use gastown::town::id::AgentId;
 use gastown::town::migrate::migrate;
 use gastown::town::nudge::{self, Mode, Source, Urgency};

@@ -9,7 +9,7 @@ use gastown::town::Town;
 use gastown::town::agent::{self, Role};
 use gastown::town::command::{Actor, BeadPatch, Command, Heartbeat, NewBead};
 use gastown::town::effect::{Answer, Outcome};
-use gastown::town::error::{Cause, TownError};
+use gastown::town::error::Cause;
 use gastown::town::id::{AgentId, BeadId, RigId};
 use gastown::town::reconcile::invariants;
 use gastown::town::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};

@@ -198,7 +198,7 @@ pub struct NewAgent<'a> {
 }
 
 /// Inserts an idle agent. The identity must be free.
-pub fn create(sql: &dyn Sql, ctx: &Ctx<'_>, new: NewAgent<'_>) -> Result<Agent, TownError> {
+pub fn create(sql: &dyn Sql, ctx: &Ctx<'_>, new: &NewAgent<'_>) -> Result<Agent, TownError> {
     let taken = first(sql, "SELECT agent_id FROM agents WHERE identity = ?1", &[(&new.identity).into()])?;
     if taken.is_some() {
         return Err(TownError::conflict(
@@ -283,7 +283,7 @@ pub fn new_polecat(sql: &dyn Sql, ctx: &Ctx<'_>, rig: &RigId, town_id: &str) -> 
         None => format!("Polecat-{}", state::next_seq(sql)?),
     };
     let identity = free_identity(sql, &name, Role::Polecat, rig, town_id)?;
-    create(sql, ctx, NewAgent { rig_id: Some(rig), role: Role::Polecat, name, identity })
+    create(sql, ctx, &NewAgent { rig_id: Some(rig), role: Role::Polecat, name, identity })
 }
 
 /// The rig's refinery, made if there is none.
@@ -294,7 +294,7 @@ pub fn refinery(sql: &dyn Sql, ctx: &Ctx<'_>, rig: &RigId, town_id: &str) -> Res
         return Ok(read(&row)?);
     }
     let identity = free_identity(sql, "refinery", Role::Refinery, rig, town_id)?;
-    create(sql, ctx, NewAgent { rig_id: Some(rig), role: Role::Refinery, name: "refinery".to_owned(), identity })
+    create(sql, ctx, &NewAgent { rig_id: Some(rig), role: Role::Refinery, name: "refinery".to_owned(), identity })
 }
 
 /// Binds an agent to a bead: hook and assignee together. Hooking resets no counter.

@@ -28,19 +28,19 @@ macro_rules! json {
     };
     (@list $list:ident) => {};
     (@list $list:ident null $(, $($rest:tt)*)?) => {
-        $list.push(serde_json::Value::Null);
+        $crate::town::json::add(&mut $list, serde_json::Value::Null);
         $crate::town::json::json!(@list $list $($($rest)*)?);
     };
     (@list $list:ident [$($inner:tt)*] $(, $($rest:tt)*)?) => {
-        $list.push($crate::town::json::json!([$($inner)*]));
+        $crate::town::json::add(&mut $list, $crate::town::json::json!([$($inner)*]));
         $crate::town::json::json!(@list $list $($($rest)*)?);
     };
     (@list $list:ident {$($inner:tt)*} $(, $($rest:tt)*)?) => {
-        $list.push($crate::town::json::json!({$($inner)*}));
+        $crate::town::json::add(&mut $list, $crate::town::json::json!({$($inner)*}));
         $crate::town::json::json!(@list $list $($($rest)*)?);
     };
     (@list $list:ident $value:expr $(, $($rest:tt)*)?) => {
-        $list.push($crate::town::json::value(&$value));
+        $crate::town::json::add(&mut $list, $crate::town::json::value(&$value));
         $crate::town::json::json!(@list $list $($($rest)*)?);
     };
     (null) => { serde_json::Value::Null };
@@ -70,6 +70,12 @@ pub(crate) fn value<T: Serialize + ?Sized>(value: &T) -> Json {
 #[inline(never)]
 pub(crate) fn set<T: Serialize + ?Sized>(map: &mut Map<String, Json>, key: &str, value: &T) {
     put(map, key, serde_json::to_value(value).unwrap_or_default());
+}
+
+/// Adds JSON to a list.
+#[inline(never)]
+pub(crate) fn add(list: &mut Vec<Json>, value: Json) {
+    list.push(value);
 }
 
 /// Puts JSON into an object.

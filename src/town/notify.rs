@@ -115,12 +115,13 @@ pub struct Notice {
 }
 
 /// Says something once: true if it is new, false if its dedupe key has been used before, and then nothing is written.
+#[allow(clippy::needless_pass_by_value, reason = "whoever made a notice has said it, and needs it no more")]
 pub fn notify(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, notice: Notice) -> Result<bool, TownError> {
-    Ok(write(sql, ctx, config, notice)?.is_some())
+    Ok(write(sql, ctx, config, &notice)?.is_some())
 }
 
 /// [`notify`] that tells the new notification's id.
-fn write(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, notice: Notice) -> Result<Option<String>, TownError> {
+fn write(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config, notice: &Notice) -> Result<Option<String>, TownError> {
     let used = first(sql, "SELECT 1 FROM notifications WHERE dedupe_key = ?1", &[(&notice.dedupe_key).into()])?;
     if used.is_some() {
         return Ok(None);
@@ -354,7 +355,7 @@ pub fn test(sql: &dyn Sql, ctx: &Ctx<'_>, config: &Config) -> Result<Json, TownE
         text: format!("This is a test: notices of the town {} arrive here.", town.name),
         facts: json!({"town": town.name}),
     };
-    let Some(id) = write(sql, ctx, config, notice)? else {
+    let Some(id) = write(sql, ctx, config, &notice)? else {
         return Err(SqlError::new("the id source repeats itself").into());
     };
     let rows = sql.query(

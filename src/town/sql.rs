@@ -67,7 +67,7 @@ impl<'a> From<&'a [u8]> for Arg<'a> {
         Self::Blob(v)
     }
 }
-impl<'a, T: Into<Self>> From<Option<T>> for Arg<'a> {
+impl<T: Into<Self>> From<Option<T>> for Arg<'_> {
     fn from(v: Option<T>) -> Self {
         v.map_or(Self::Null, Into::into)
     }

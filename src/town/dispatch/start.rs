@@ -169,7 +169,7 @@ fn make_agent(sql: &dyn Sql, ctx: &Ctx<'_>, view: &View, rig: &Rig, role: Role) 
         Role::Mayor => agent::create(
             sql,
             ctx,
-            NewAgent {
+            &NewAgent {
                 rig_id: None,
                 role,
                 name: "mayor".to_owned(),

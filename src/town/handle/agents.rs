@@ -54,7 +54,7 @@ pub fn create(
         Role::Polecat => {}
     }
     let new = NewAgent { rig_id: Some(rig_id), role, name: name.to_owned(), identity: identity.to_owned() };
-    Reply::created(agent::create(sql, ctx, new)?)
+    Reply::created(agent::create(sql, ctx, &new)?)
 }
 
 /// An idle polecat, the refinery, or the mayor; made if there is none. 200 either way.

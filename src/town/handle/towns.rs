@@ -35,7 +35,7 @@ pub fn found(sql: &dyn Sql, ctx: &Ctx<'_>, town_id: &str, name: &str, owner: &st
     let mayor = agent::create(
         sql,
         ctx,
-        NewAgent {
+        &NewAgent {
             rig_id: None,
             role: Role::Mayor,
             name: "mayor".to_owned(),
