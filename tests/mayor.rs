@@ -14,7 +14,7 @@ use gastown_host::behaviour::{Behaviour, Ending};
 use gastown_host::fault::{Endpoint, Fault};
 use gastown_host::world::World;
 use serde_json::{Value as Json, json};
-use support_host::{attempts, audit, every_start, mail_with, refused, text, told, voice};
+use support_host::{attempts, audit, error, every_start, mail_with, refused, text, told, voice};
 
 fn mayor(w: &World) -> AgentId {
     AgentId(w.sql.peek("SELECT mayor_agent_id FROM town", &[])[0].text(0).unwrap())
@@ -116,6 +116,29 @@ fn an_outage_that_only_the_mayor_sees_opens_the_breaker_and_the_mayor_is_its_tri
     w.run_for(HOUR);
     assert!(attempts(&w).iter().any(|a| a["probe"] == true && a["role"] == "mayor"));
     assert_eq!((w.breaker("town")["state"].clone(), heard(&w, "hello"), heard(&w, "more")), (json!("closed"), 1, 1));
+}
+
+/// In a row is what failed with nothing proven in between (`design.md` 5.5), and the mayor's start proves as much as any.
+#[test]
+fn a_mayor_that_lives_breaks_a_row_of_failures() {
+    let (mut w, rig) = World::founded(3);
+    every_start(&mut w, 500, &error("the disk is full"));
+    for title in ["one", "two"] {
+        w.sling(&rig, title);
+    }
+    w.run_for(4 * MINUTE);
+    assert_eq!(w.breaker("town")["in_a_row"], 4, "{}", w.journal());
+    w.container.faults.clear(Endpoint::Start);
+    mayors_do(&mut w, Behaviour::hangs());
+    say(&mut w, "hello");
+    w.run_for(2 * MINUTE);
+    assert_eq!((heard(&w, "hello"), w.breaker("town")["in_a_row"].clone()), (1, json!(0)), "{}", w.journal());
+    every_start(&mut w, 500, &error("the disk is full"));
+    w.run_for(4 * MINUTE);
+    let town = w.breaker("town");
+    assert_eq!((&town["in_a_row"], &town["state"]), (&json!(2), &json!("closed")), "{}", w.journal());
+    w.run_for(HOUR);
+    assert_ne!(w.breaker("town")["state"], "closed", "{}", w.journal());
 }
 
 #[test]

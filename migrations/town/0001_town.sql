@@ -27,6 +27,8 @@ CREATE TABLE town (
   last_proven_at         INTEGER,
   last_proven_bead       TEXT,
   other_proven_at        INTEGER,
+  -- the last proof of the mayor, who has no bead: it breaks a row of failures like any other, and blames nobody
+  mayor_proven_at        INTEGER,
   -- when the tokens in the container are to be renewed, and when it is to be told of changed settings: both count only
   -- while an attempt lives
   push_at                INTEGER,

@@ -400,7 +400,7 @@ pub fn tally(
 /// The last proof of any attempt of the town, the mayor's included.
 fn last_proof(sql: &dyn Sql, state: &State) -> Result<Option<Timestamp>, TownError> {
     let rigs = first(sql, "SELECT max(last_proven_at) FROM rigs", &[])?.map_or(Ok(None), |r| r.opt_int(0))?;
-    Ok(state.last_proven_at.max(rigs.map(Timestamp)))
+    Ok(state.last_proven_at.max(state.mayor_proven_at).max(rigs.map(Timestamp)))
 }
 
 const fn consecutive(config: &Config, scope: &Scope) -> u32 {

@@ -36,12 +36,14 @@ pub struct State {
     pub instance_id: Option<String>,
     /// The instance whose drain ended last: ends of its attempts are evictions.
     pub drained_instance: Option<String>,
-    /// The last proof.
+    /// The last proof of a bead's attempt.
     pub last_proven_at: Option<Timestamp>,
     /// Whose it was.
     pub last_proven_bead: Option<BeadId>,
     /// The last proof of another bead than that.
     pub other_proven_at: Option<Timestamp>,
+    /// The last proof of the mayor, who has no bead.
+    pub mayor_proven_at: Option<Timestamp>,
     /// Open beads may stand above a lowered cap.
     pub caps_lowered: bool,
     /// Invariants found broken so far.
@@ -70,7 +72,7 @@ impl State {
             "SELECT town_id, name, owner_user_id, mayor_agent_id, slow_start, hold_until, hold_cause, hold_streak,
                     draining_since, drain_nonce, drain_instance, instance_id, drained_instance, last_proven_at,
                     last_proven_bead, other_proven_at, caps_lowered, invariant_violations, drain_asked_at,
-                    rollup_count > 0, rollup_last_at, push_at, sync_at
+                    rollup_count > 0, rollup_last_at, push_at, sync_at, mayor_proven_at
              FROM town
              WHERE id = 1",
             &[],
@@ -101,6 +103,7 @@ impl State {
             rollup_last_at: c.opt_at(20),
             push_at: c.opt_at(21),
             sync_at: c.opt_at(22),
+            mayor_proven_at: c.opt_at(23),
         };
         Ok(Some(c.done(state)?))
     }
@@ -112,7 +115,7 @@ impl State {
              SET slow_start = ?1, hold_until = ?2, hold_cause = ?3, hold_streak = ?4, draining_since = ?5,
                  drain_nonce = ?6, drain_instance = ?7, instance_id = ?8, drained_instance = ?9, last_proven_at = ?10,
                  last_proven_bead = ?11, other_proven_at = ?12, caps_lowered = ?13, invariant_violations = ?14,
-                 drain_asked_at = ?15
+                 drain_asked_at = ?15, mayor_proven_at = ?16
              WHERE id = 1",
             &[
                 self.slow_start.into(),
@@ -130,6 +133,7 @@ impl State {
                 self.caps_lowered.into(),
                 self.invariant_violations.into(),
                 self.drain_asked_at.into(),
+                self.mayor_proven_at.into(),
             ],
         )?;
         Ok(())
@@ -147,9 +151,12 @@ impl State {
         self.hold_until.filter(|until| *until > now)
     }
 
-    /// Notes a proof: another bead's infra failures may now be that bead's own fault.
+    /// Notes a proof, the mayor's if there is no bead: another bead's infra failures may now be that bead's own fault.
     pub fn note_proof(&mut self, bead: Option<&BeadId>, now: Timestamp) {
-        let Some(bead) = bead else { return };
+        let Some(bead) = bead else {
+            self.mayor_proven_at = Some(now);
+            return;
+        };
         if self.last_proven_bead.as_ref() != Some(bead) {
             self.other_proven_at = self.last_proven_at;
             self.last_proven_bead = Some(bead.clone());
