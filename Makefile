@@ -14,7 +14,7 @@ export WRANGLER_SEND_METRICS := false
 export WRANGLER_LOG_PATH := $(CURDIR)/target/wrangler
 export NO_UPDATE_NOTIFIER := 1
 
-WORKER_SOURCES := $(shell find src migrations -type f 2>/dev/null) \
+WORKER_SOURCES := $(shell find src migrations prompts -type f 2>/dev/null) \
   $(wildcard scripts/pinned/cargo Cargo.toml Cargo.lock rust-toolchain.toml package-lock.json)
 
 step = @printf '\033[1m==> %s\033[0m\n' "$(1)"

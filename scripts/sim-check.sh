@@ -21,7 +21,7 @@ cd "$here"
 commit=$(git rev-parse --short=12 HEAD)
 git diff --quiet HEAD -- . ':!sim/bugs/found.json' || commit="$commit with changes"
 git ls-files -z --cached --others --exclude-standard -- Cargo.toml Cargo.lock rust-toolchain.toml clippy.toml src \
-  migrations host runner sim bench/speed tests/oracle | while IFS= read -r -d '' file; do
+  migrations prompts host runner gt sim bench/speed tests/oracle | while IFS= read -r -d '' file; do
   if [ -e "$file" ]; then printf '%s\0' "$file"; fi
 done >"$work/files"
 (cd "$tree" && find . -type f -printf '%P\0' | sort -z) |
