@@ -36,15 +36,8 @@ pub fn word<'a>(request: &'a Bead, key: &str) -> &'a str {
     request.metadata.get(key).and_then(Json::as_str).unwrap_or_default()
 }
 
-/// What a request asks stays, whatever else becomes of its metadata: by it the town knows that it has asked.
-pub fn keep_question(request: &Bead, metadata: &mut Json) {
-    let Some(map) = metadata.as_object_mut().filter(|_| request.triage_request) else { return };
-    for key in ["triage_type", "agent_bead_id", "hooked_bead_id"] {
-        if let Some(asked) = request.metadata.get(key) {
-            map.insert(key.to_owned(), asked.clone());
-        }
-    }
-}
+/// What a request asks: it stays, whatever else becomes of the metadata, for by it the town knows that it has asked.
+pub const QUESTION: [&str; 3] = ["triage_type", "agent_bead_id", "hooked_bead_id"];
 
 /// True for the bead of a triage agent.
 #[must_use]

@@ -258,8 +258,11 @@ fn with_ours(bead: &Bead, new: &Json) -> Json {
     let mut new = new.clone();
     if let (Some(new), Some(old)) = (new.as_object_mut(), bead.metadata.as_object()) {
         for (key, value) in old {
-            if !new.contains_key(key) && (made_by_us || EVERYWHERE.contains(&key.as_str())) {
-                new.insert(key.clone(), value.clone());
+            let key = key.as_str();
+            let ours = made_by_us || EVERYWHERE.contains(&key);
+            let fixed = bead.triage_request && triage::QUESTION.contains(&key);
+            if fixed || (ours && !new.contains_key(key)) {
+                new.insert(key.to_owned(), value.clone());
             }
         }
     }
@@ -301,7 +304,6 @@ fn fields(sql: &dyn Sql, bead: &Bead, patch: &BeadPatch, changed: &mut Vec<&str>
     }
     if let Some(metadata) = &patch.metadata {
         f.metadata = object("metadata", Some(with_ours(bead, metadata)), METADATA_BYTES)?;
-        triage::keep_question(bead, &mut f.metadata);
         changed.push("metadata");
     }
     if let Some(rig_id) = &patch.rig_id {
