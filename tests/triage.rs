@@ -101,7 +101,8 @@ fn a_resolved_request_is_closed_tells_how_and_by_whom_and_stays_so() {
 fn a_request_whose_metadata_somebody_replaces_asks_what_it_asked_and_is_not_asked_again() {
     let (mut w, bead, request, agent) = asked();
     let rig_id = RigId(text(&w.bead(&request), "rig_id").to_owned());
-    let patch = BeadPatch { metadata: Some(json!({"note": "seen", "agent_bead_id": "somebody else"})), ..BeadPatch::default() };
+    let patch =
+        BeadPatch { metadata: Some(json!({"note": "seen", "agent_bead_id": "somebody else"})), ..BeadPatch::default() };
     let metadata = w.must(Command::UpdateBead { rig_id, bead_id: request.clone(), patch })["metadata"].take();
     assert_eq!((text(&metadata, "agent_bead_id"), text(&metadata, "hooked_bead_id")), (agent.as_str(), bead.as_str()));
     assert_eq!((text(&metadata, "triage_type"), text(&metadata, "note")), ("stuck_agent", "seen"));
